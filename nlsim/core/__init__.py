@@ -1,0 +1,1 @@
+"""State, protocols, observables and endings: no physics, no files."""

@@ -1,0 +1,112 @@
+"""The seams: what a system, a signal and their optional structures must offer.
+
+A system says how its state moves, ``dy/dt = f(t, y; u(t))``. Extra structure is a further protocol; a
+stepper that needs it names it, and a system without it is refused when a run is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+
+from nlsim.core.state import state_class
+
+if TYPE_CHECKING:
+    from nlsim.core.observable import Observable
+
+S = TypeVar("S")
+Fraction = Callable[[Any], Any]
+
+
+@state_class
+class Inputs:
+    """What drives a system at one instant.
+
+    Parameters
+    ----------
+    input : Tensor or None
+        u(t), shape ``(..., sample, input)``.
+    target : Tensor or None
+        z(t), shape ``(..., sample, output)``; one-hot rows for classes.
+    """
+
+    input: torch.Tensor | None = None
+    target: torch.Tensor | None = None
+
+
+Piece = Callable[[float], Inputs]
+"""Inputs as a function of time, smooth between two edges of a signal."""
+
+
+class System(Protocol[S]):
+    """A flow dy/dt = f(t, y; u)."""
+
+    def vector_field(self, t: float, state: S, inputs: Inputs, /) -> S:
+        """Return dy/dt as a state of the same shape of tree; pure."""
+        ...
+
+
+@runtime_checkable
+class Relaxing(Protocol[S]):
+    """A system with a fast block dy/dt = r(−y + g) whose parts can be visited in an order.
+
+    In the order of a sweep each part relaxes towards a target made of parts already updated, so on an
+    acyclic network one sweep solves the implicit step exactly.
+    """
+
+    def vector_field(self, t: float, state: S, inputs: Inputs, /) -> S:
+        """Return dy/dt."""
+        ...
+
+    def rates(self, state: S, /) -> S:
+        """Return the decay rate r of every tensor of the state (0 for the slow block), broadcastable to it."""
+        ...
+
+    def sweep_(self, t: float, state: S, inputs: Inputs, dt: float, fraction: Fraction, /) -> None:
+        """Advance the state in place by dt: fast parts in order, then the slow block.
+
+        ``fraction(r * dt)`` is the fraction of its gap to the target that a part closes in the step:
+        ``z / (1 + z)`` for implicit Euler, ``1 - exp(-z)`` for exponential Euler.
+        """
+        ...
+
+
+@runtime_checkable
+class Stiff(Protocol):
+    """A system that knows its fastest rate, so that explicit steps beyond it can be refused."""
+
+    def fastest_rate(self) -> float:
+        """Return the largest decay rate of the linear part, in 1/time."""
+        ...
+
+
+@runtime_checkable
+class Hamiltonian(Protocol[S]):
+    """A system with a Hamiltonian."""
+
+    def hamiltonian(self, t: float, state: S, inputs: Inputs, /) -> torch.Tensor:
+        """Return H, summed over samples; shape: the ensemble axes."""
+        ...
+
+
+@runtime_checkable
+class Observed(Protocol):
+    """A system that names what can be seen of its state."""
+
+    def observables(self) -> Mapping[str, Observable]:
+        """Return channel name -> observable."""
+        ...
+
+
+class Signal(Protocol):
+    """Inputs over all time, smooth between edges."""
+
+    def edge_after(self, t: float, /) -> float:
+        """Return the first edge later than t, or infinity."""
+        ...
+
+    def piece(self, t: float, /) -> Piece:
+        """Return the inputs on the smooth stretch that begins at (or contains) t."""
+        ...

@@ -1,0 +1,1 @@
+"""Real data sets as arrays with names and units; nothing is downloaded."""

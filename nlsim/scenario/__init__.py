@@ -1,0 +1,1 @@
+"""Plain validated values that fix a run, read from TOML. No torch."""

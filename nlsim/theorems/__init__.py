@@ -1,0 +1,1 @@
+"""Propositions of the papers, each with evidence tied to the code that runs."""
