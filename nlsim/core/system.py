@@ -72,6 +72,10 @@ class Relaxing(Protocol[S]):
         """
         ...
 
+    def slow_rate(self) -> float:
+        """Return the decay rate of the slow block, which a sweep steps explicitly, in 1/time."""
+        ...
+
 
 @runtime_checkable
 class Stiff(Protocol):

@@ -1,0 +1,156 @@
+"""The loop: an iterator over a run that lands on every instant that matters and ends by name."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from nlsim.core.ending import Ending
+from nlsim.core.state import first_bad_leaf, norm
+from nlsim.core.system import Inputs, Piece, Signal
+from nlsim.integrate.control import Control
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Tick(Generic[S]):
+    """What the loop shows after each stretch.
+
+    Attributes
+    ----------
+    t : float
+        Time.
+    state : S
+        The state at t; no later step writes to it.
+    inputs : Inputs
+        What drove the state up to t: at an edge, the inputs that end there.
+    steps : int
+        Steps taken since the start.
+    is_record : bool
+        Whether t is one of the record times.
+    """
+
+    t: float
+    state: S
+    inputs: Inputs
+    steps: int
+    is_record: bool
+
+
+class Loop(Generic[S]):
+    """Advance a state from ``start`` to ``until``, landing exactly on record times and edges.
+
+    Iterate over it to run; afterwards :attr:`ending`, :attr:`detail`, :attr:`state`, :attr:`t` and
+    :attr:`steps` say how it went. Whether the state is finite is looked at every ``check_every`` steps
+    and before a tick is shown, never in a step.
+
+    Parameters
+    ----------
+    system, control, signal
+        What moves, how it is stepped, what drives it.
+    state : S
+        State at ``start``; kept intact.
+    until : float
+        End of the horizon, > start.
+    record_times : sequence of float
+        Increasing, within [start, until].
+    start : float
+        Initial time.
+    steady_tolerance : float or None
+        End as ``steady`` once ‖f‖ ≤ tolerance · max(1, ‖y‖), f being the vector field (its norm, not
+        that of the state), in 1/time. None: never.
+    max_steps : int or None
+        End as ``budget_spent`` after so many steps.
+    check_every : int
+        Steps between two looks, ≥ 1.
+
+    Raises
+    ------
+    CapabilityError
+        When the stepper needs a structure that the system lacks.
+    """
+
+    def __init__(
+        self,
+        system: Any,
+        control: Control,
+        signal: Signal,
+        state: S,
+        *,
+        until: float,
+        record_times: Sequence[float] = (),
+        start: float = 0.0,
+        steady_tolerance: float | None = None,
+        max_steps: int | None = None,
+        check_every: int = 100,
+    ) -> None:
+        control.require(system)
+        self.system, self.control, self.signal = system, control, signal
+        self.state, self.t, self.until = state, start, until
+        self.record_times = list(record_times)
+        self.steady_tolerance, self.check_every = steady_tolerance, check_every
+        self.max_steps = max_steps
+        self.steps = 0
+        self.ending: Ending | None = None
+        self.detail = ""
+        self._good = (state, start, 0)
+
+    def __iter__(self) -> Iterator[Tick[S]]:
+        piece, edge = self.signal.piece(self.t), self.signal.edge_after(self.t)
+        due = 0
+        if self.record_times and self.record_times[0] <= self.t:
+            due = 1
+            yield self._tick(piece, is_record=True)
+        while self.ending is None:
+            if self.t >= edge:
+                piece, edge = self.signal.piece(self.t), self.signal.edge_after(self.t)
+            record = self.record_times[due] if due < len(self.record_times) else math.inf
+            target = min(edge, record, self.until, self.control.horizon(self.t, self.check_every))
+            self._reach(piece, target, must_look=target in (record, self.until))
+            if self.t != target:
+                return
+            if self.ending is None and self.t >= self.until:
+                self._end(Ending.REACHED_END, "")
+            is_record = self.t == record
+            due += is_record
+            yield self._tick(piece, is_record=is_record)
+
+    def interrupt(self) -> None:
+        """End the run from outside; the state is the last complete one."""
+        self._end(Ending.INTERRUPTED, f"at t = {self.t:.9g}")
+
+    def _reach(self, piece: Piece, target: float, *, must_look: bool) -> None:
+        budget = sys.maxsize if self.max_steps is None else self.max_steps - self.steps
+        outcome = self.control.reach(self.system, piece, self.state, self.t, target, budget)
+        since = self.steps + outcome.steps - self._good[2]
+        if must_look or outcome.ending is not None or since >= self.check_every:
+            bad = first_bad_leaf(outcome.state)
+            if bad is not None:
+                self.state, self.t, self.steps = self._good
+                self._end(
+                    Ending.DIVERGED, f"{bad} is not finite at t = {outcome.t:.9g}; all was at t = {self.t:.9g}"
+                )
+                return
+            self._good = (outcome.state, outcome.t, self.steps + outcome.steps)
+            self._look_for_rest(piece, outcome.t, outcome.state)
+        self.state, self.t = outcome.state, outcome.t
+        self.steps += outcome.steps
+        if outcome.ending is not None:
+            self._end(outcome.ending, outcome.detail)
+
+    def _look_for_rest(self, piece: Piece, t: float, state: S) -> None:
+        if self.steady_tolerance is None:
+            return
+        speed = float(norm(self.system.vector_field(t, state, piece(t))))
+        if speed <= self.steady_tolerance * max(1.0, float(norm(state))):
+            self._end(Ending.STEADY, f"|f| = {speed:.3g} at t = {t:.9g}")
+
+    def _tick(self, piece: Piece, *, is_record: bool) -> Tick[S]:
+        return Tick(self.t, self.state, piece(self.t), self.steps, is_record)
+
+    def _end(self, ending: Ending, detail: str) -> None:
+        self.ending, self.detail = ending, detail

@@ -1,0 +1,221 @@
+"""The schema of a scenario: plain validated values, discriminated by ``name``.
+
+These models are the one schema of every system's, signal's, stepper's and recorder's parameters. They
+know none of the classes they describe; :mod:`nlsim.simulation.build` maps model to object.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+ActivationName = Literal["tanh", "logistic", "softplus", "relu", "identity"]
+
+
+class Model(BaseModel):
+    """Frozen values; unknown keys are refused, and numbers are not made from text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class Network(Model):
+    """A layered network."""
+
+    layers: Annotated[list[Count], Field(min_length=2)]
+    """Number of inputs, then of neurons in each layer, e.g. [64, 32, 10]."""
+    activation: ActivationName = "tanh"
+    """Activation of the hidden layers."""
+    output_activation: ActivationName = "tanh"
+    """Activation of the last layer."""
+    loss: Literal["squared_error", "cross_entropy"] = "squared_error"
+    """Loss of the output; cross_entropy contains the softmax, so combine it with identity."""
+    bias: bool = True
+    """Whether every layer has a constant input of 1."""
+    weight_scale: Positive = 1.0
+    """Initial weights are uniform with standard deviation weight_scale/√fan-in; biases are 0."""
+
+
+class CostateReversal(Model):
+    """Hamiltonian learning with the costates run forward; becomes backpropagation as speed → ∞."""
+
+    name: Literal["costate_reversal"]
+    """Which system."""
+    network: Network
+    """What learns."""
+    speed: Positive | Annotated[list[Positive], Field(min_length=1)]
+    """Propagation speed c, one number or one per layer [1/time]."""
+    mass: Positive = 1.0
+    """Inertia m of the weights."""
+    dissipation: NonNegative = 0.0
+    """θ = φ̇/φ [1/time]."""
+    regularisation: NonNegative = 0.0
+    """Weight k of the regulariser |W|²/2."""
+
+
+class HamiltonEquations(CostateReversal):
+    """The exact Hamilton equations as an initial-value problem; blows up at about rate c (a control)."""
+
+    name: Literal["hamilton_equations"]  # type: ignore[assignment]
+    """Which system."""
+
+
+class HeavyBall(Model):
+    """Gradient flow with inertia: the limit of infinite speed. Under a sweep stepper it is SGD with momentum."""
+
+    name: Literal["heavy_ball"]
+    """Which system."""
+    network: Network
+    """What learns."""
+    mass: Positive = 1.0
+    """Inertia m of the weights."""
+    dissipation: NonNegative = 0.0
+    """θ [1/time]."""
+    regularisation: NonNegative = 0.0
+    """Weight k of the regulariser |W|²/2."""
+
+
+System = Annotated[CostateReversal | HamiltonEquations | HeavyBall, Field(discriminator="name")]
+
+
+class Samples(Model):
+    """A stream of mini-batches of a data set, each held for an interval; targets are one-hot."""
+
+    name: Literal["samples"]
+    """Which signal."""
+    dataset: str
+    """Name of a data set, see `nlsim list datasets`."""
+    batch: Count = 1
+    """Samples shown together."""
+    interval: Positive
+    """How long a batch is held [time]."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of samples kept for testing, chosen by the seed."""
+    centred: bool = False
+    """Whether the mean of the training inputs is subtracted from all inputs."""
+
+
+class Sinusoids(Model):
+    """Inputs and targets that move smoothly: sinusoids with phases and amplitudes drawn from the seed."""
+
+    name: Literal["sinusoids"]
+    """Which signal."""
+    samples: Count = 1
+    """Independent samples shown together."""
+    frequency: Positive = 1.0
+    """Angular frequency of inputs and targets [1/time]."""
+    amplitude: NonNegative = 1.0
+    """Amplitude of the inputs; targets have half of it."""
+
+
+Signal = Annotated[Samples | Sinusoids, Field(discriminator="name")]
+
+
+class FixedStep(Model):
+    """A stepper with a fixed step."""
+
+    name: Literal[
+        "explicit_euler", "heun", "rk4", "implicit_sweep", "exponential_sweep", "exponential_euler"
+    ]
+    """Which method, see `nlsim list steppers`."""
+    dt: Positive
+    """Step [time]."""
+
+
+class Adaptive(Model):
+    """Adaptive explicit Runge–Kutta of torchdiffeq."""
+
+    name: Literal["adaptive"]
+    """Which method."""
+    method: Literal["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"] = "dopri5"
+    """Which pair of formulas."""
+    rtol: Positive = 1e-6
+    """Relative tolerance of the local error."""
+    atol: Positive = 1e-9
+    """Absolute tolerance of the local error."""
+    min_step: NonNegative = 0.0
+    """A rejected step of this length or less ends the run [time]."""
+    norm: Literal["max", "rms"] = "max"
+    """Whether the worst entry or the root mean square decides the step."""
+
+
+Stepper = Annotated[FixedStep | Adaptive, Field(discriminator="name")]
+
+
+class Numerics(Model):
+    """Where and how precisely to compute."""
+
+    device: str = "cpu"
+    """A torch device such as cpu, cuda or cuda:0."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of every tensor; times are always float64."""
+    threads: Count = 1
+    """Threads of one tensor operation; more than one pays only for big layers."""
+
+
+class Window(Model):
+    """A stretch of time recorded more finely."""
+
+    start: NonNegative
+    """First record time [time]."""
+    stop: Positive
+    """Last record time [time]."""
+    every: Positive
+    """Distance of record times [time]."""
+
+
+class Channel(Model):
+    """A quantity to record, or chosen entries of it."""
+
+    name: str
+    """Name of the quantity, such as activity/2."""
+    select: dict[str, Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]] = {}
+    """Dimension → indices to keep, counted from 0; dimensions not named are kept whole."""
+
+
+class Record(Model):
+    """What is written down, and when."""
+
+    every: Positive
+    """Distance of record times [time]."""
+    channels: Annotated[list[str | Channel], Field(min_length=1)] = ["loss"]
+    """Names of quantities, or tables with a selection."""
+    window: list[Window] = []
+    """Stretches recorded more finely."""
+
+    @field_validator("channels")
+    @classmethod
+    def _are_distinct(cls, channels: list[str | Channel]) -> list[str | Channel]:
+        names = [each if isinstance(each, str) else each.name for each in channels]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"each channel once; twice: {', '.join(twice)}")
+        return channels
+
+
+class Scenario(Model):
+    """Everything that fixes a run."""
+
+    title: str = ""
+    """One line for a person."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides initial weights, the split and the order of samples."""
+    until: Positive
+    """End of the run; it starts at 0 [time]."""
+    max_steps: Count | None = None
+    """End the run after so many steps."""
+    steady_tolerance: Positive | None = None
+    """End the run when ‖f‖ ≤ tolerance·max(1, ‖y‖) [1/time]."""
+    system: System
+    """What moves."""
+    signal: Signal
+    """What drives it."""
+    stepper: Stepper
+    """How it is stepped."""
+    numerics: Numerics = Numerics()
+    """Device and precision."""
+    record: Record
+    """What is written down."""

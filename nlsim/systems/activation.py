@@ -1,0 +1,48 @@
+"""Activation functions σ with their derivative in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function σ applied neuron by neuron.
+
+    Parameters
+    ----------
+    name : str
+        Its name in scenarios.
+    value : callable
+        ``value(a) -> σ(a)``.
+    slope : callable
+        ``slope(a, y) -> σ'(a)``, given also y = σ(a) because most slopes are cheaper from it.
+    bound : float or None
+        sup |σ|, or None when σ is unbounded.
+    """
+
+    name: str
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor], Tensor]
+    bound: float | None
+
+
+def _softplus(a: Tensor) -> Tensor:
+    # log(1 + e^a) without torch's switch to the identity above a threshold, so that the slope below is
+    # its derivative everywhere
+    return torch.logaddexp(a, torch.zeros_like(a))
+
+
+TANH = Activation("tanh", torch.tanh, lambda a, y: 1 - y * y, 1.0)
+LOGISTIC = Activation("logistic", torch.sigmoid, lambda a, y: y * (1 - y), 1.0)
+SOFTPLUS = Activation("softplus", _softplus, lambda a, y: torch.sigmoid(a), None)
+RELU = Activation("relu", functional.relu, lambda a, y: (a > 0).to(a.dtype), None)
+IDENTITY = Activation("identity", lambda a: a, lambda a, y: torch.ones_like(a), None)
+
+ACTIVATIONS = {each.name: each for each in (TANH, LOGISTIC, SOFTPLUS, RELU, IDENTITY)}
+"""Every activation by name. The slope of ReLU at 0 is 0, as in torch."""

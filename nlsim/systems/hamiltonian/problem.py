@@ -1,0 +1,160 @@
+"""The variational problem of Hamiltonian learning: its state, its Hamiltonian and partial derivatives.
+
+The variational problem (Betti & Gori, eq. 8) weighs ``m c |dw/dt|²/2 + c ℓ`` by φ(t) = e^{θt}; here
+ℓ = L + k|w|²/2. All costates are normalised, π = p/φ. With the partial Hamiltonian derivatives
+
+* f_l = c_l (σ(a_l) − x_l),  a_l = W_l x̃_{l−1};
+* h_x,l = −c_l π_l + Wᵀ_{l+1}(c_{l+1} σ'(a_{l+1}) π_{l+1}) + [l = D] c L_x;
+* h_w,l = Σ_samples c_l σ'(a_l) π_l x̃ᵀ_{l−1} + c k W_l,
+
+the systems of :mod:`nlsim.systems.hamiltonian.learning` are put together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlsim.core.state import state_class
+from nlsim.core.system import Inputs
+from nlsim.systems.backprop import required_input, required_target
+from nlsim.systems.loss import Loss
+from nlsim.systems.network import LayeredNetwork
+
+Constant = float | Tensor
+"""A physical constant: one number, or a tensor with the ensemble axes."""
+
+
+@state_class
+class LearningState:
+    """Everything that evolves: activities, weights and their normalised costates.
+
+    Attributes
+    ----------
+    activity : tuple of Tensor
+        x_l, shape ``(..., sample, layer)``.
+    weight : tuple of Tensor
+        W_l, shape ``(..., layer, source[+1])``; the last column is the bias.
+    costate : tuple of Tensor
+        π_l = p_{x_l}/φ, shape of x_l.
+    weight_costate : tuple of Tensor
+        p_{W_l}/φ, shape of W_l; the weights move at −p_W/(φ m c).
+    """
+
+    activity: tuple[Tensor, ...]
+    weight: tuple[Tensor, ...]
+    costate: tuple[Tensor, ...]
+    weight_costate: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class LearningProblem:
+    """What is learned and the constants of the variational problem; shared by all its systems.
+
+    Parameters
+    ----------
+    network, loss
+        What is learned, and how badly it does.
+    speed : tuple of (float or Tensor)
+        Propagation speed c_l > 0 of each layer, in 1/time; 1/c_l is the neurons' time constant. The
+        speed c of the functional is their mean over neurons (eq. 8).
+    mass : float or Tensor
+        m in (0, ∞]; ∞ freezes the weights.
+    dissipation : float or Tensor
+        θ = φ̇/φ ≥ 0, in 1/time.
+    regularisation : float or Tensor
+        k ≥ 0, weight of V = |W|²/2, biases included.
+    """
+
+    network: LayeredNetwork
+    loss: Loss
+    speed: tuple[Constant, ...]
+    mass: Constant
+    dissipation: Constant = 0.0
+    regularisation: Constant = 0.0
+
+    @property
+    def mean_speed(self) -> Constant:
+        """Return c, the mean of c_l over neurons."""
+        widths = self.network.widths[1:]
+        total = sum(n * c for n, c in zip(widths, self.speed, strict=True))
+        return total / sum(widths)
+
+    def initial_state(self, weights: tuple[Tensor, ...], samples: int) -> LearningState:
+        """Return the Cauchy data at t = 0: activities and all costates 0 (Betti & Gori, section 4.1)."""
+        activity = tuple(w.new_zeros((*w.shape[:-2], samples, n)) for w, n in zip(weights, self.network.widths[1:], strict=True))
+        return LearningState(
+            activity,
+            weights,
+            tuple(torch.zeros_like(x) for x in activity),
+            tuple(torch.zeros_like(w) for w in weights),
+        )
+
+
+def align(constant: Constant) -> Constant:
+    """Give an ensemble constant two trailing axes, so that it multiplies activities and weights."""
+    return constant[..., None, None] if isinstance(constant, Tensor) and constant.ndim else constant
+
+
+@dataclass(frozen=True)
+class Partials:
+    """f, h_x and h_w of the module's docstring, and the costate gradient they imply."""
+
+    velocity: tuple[Tensor, ...]
+    h_activity: tuple[Tensor, ...]
+    h_weight: tuple[Tensor, ...]
+
+
+def partials(problem: LearningProblem, state: LearningState, inputs: Inputs) -> Partials:
+    """Return f = ∂H/∂π, h_x = ∂H/∂x and h_w = ∂H/∂W of the normalised Hamiltonian.
+
+    Cost: three matrix products a layer (two for the first).
+    """
+    network = problem.network
+    source = required_input(inputs)
+    velocity, cotangents, sources = [], [], []
+    for layer in range(network.depth):
+        speed, x = align(problem.speed[layer]), state.activity[layer]
+        a = network.pre_activation(state.weight[layer], source)
+        y = network.activations[layer].value(a)
+        velocity.append(speed * (y - x))
+        cotangents.append(speed * network.activations[layer].slope(a, y) * state.costate[layer])
+        sources.append(source)
+        source = x
+    c, k = align(problem.mean_speed), align(problem.regularisation)
+    h_activity, h_weight = [], []
+    for layer in range(network.depth):
+        if layer + 1 < network.depth:
+            pulled = network.pull_back(state.weight[layer + 1], cotangents[layer + 1])
+        else:
+            pulled = c * problem.loss.gradient(source, required_target(inputs))
+        h_activity.append(pulled - align(problem.speed[layer]) * state.costate[layer])
+        gradient = network.weight_gradient(cotangents[layer], sources[layer])
+        h_weight.append(gradient + (c * k) * state.weight[layer])
+    return Partials(tuple(velocity), tuple(h_activity), tuple(h_weight))
+
+
+def hamiltonian(problem: LearningProblem, state: LearningState, inputs: Inputs) -> Tensor:
+    """Return H/φ = −|π_w|²/(2mc) + c ℓ + Σ π_x·f, summed over samples (Betti & Gori, eq. 11)."""
+    parts = partials(problem, state, inputs)
+    loss = problem.loss.value(state.activity[-1], required_target(inputs)).sum(-1)
+    energy = problem.mean_speed * loss
+    for f, pi in zip(parts.velocity, state.costate, strict=True):
+        energy = energy + (pi * f).sum((-2, -1))
+    inertia = problem.mass * problem.mean_speed
+    for w, pi in zip(state.weight, state.weight_costate, strict=True):
+        energy = energy - pi.square().sum((-2, -1)) / (2 * inertia)
+        energy = energy + 0.5 * problem.mean_speed * problem.regularisation * w.square().sum((-2, -1))
+    return energy
+
+
+def costate_gradient(problem: LearningProblem, state: LearningState, inputs: Inputs) -> tuple[Tensor, ...]:
+    """Return what the costates say ∂L/∂W_l is: Σ_samples (c_l/c) σ'(a_l) π_l x̃ᵀ_{l−1}.
+
+    It is the force on the weights divided by −m, and tends to the backpropagation gradient as c → ∞.
+    """
+    c, k = align(problem.mean_speed), align(problem.regularisation)
+    h_weight = partials(problem, state, inputs).h_weight
+    return tuple(h / c - k * w for h, w in zip(h_weight, state.weight, strict=True))

@@ -1,0 +1,97 @@
+"""Layered networks as pure functions of their weights.
+
+Layer l (l = 1..D) has pre-activation a_l = W_l x̃_{l−1}, where x̃ is x with a constant 1 appended when
+the network has biases: the bias is the last column of W_l. Every function accepts leading ensemble axes
+on weights and activities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nlsim.core.randomness import generator
+from nlsim.systems.activation import Activation
+
+
+@dataclass(frozen=True)
+class LayeredNetwork:
+    """A feed-forward network of given widths.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        Number of inputs, then of neurons in each layer; at least two entries, each at least 1.
+    activations : tuple of Activation
+        One a layer, so one fewer than ``widths``.
+    has_bias : bool
+        Whether a constant input of 1 is appended to every layer's input.
+    """
+
+    widths: tuple[int, ...]
+    activations: tuple[Activation, ...]
+    has_bias: bool = True
+
+    @property
+    def depth(self) -> int:
+        """Return D, the number of layers of neurons."""
+        return len(self.widths) - 1
+
+    def weight_shape(self, layer: int) -> tuple[int, int]:
+        """Return the shape of W of a layer (counted from 0): neurons × (sources + bias)."""
+        return self.widths[layer + 1], self.widths[layer] + int(self.has_bias)
+
+    def initial_weights(
+        self, seed: int, *, scale: float = 1.0, dtype: torch.dtype, device: torch.device | str
+    ) -> tuple[Tensor, ...]:
+        """Draw weights uniform in ±scale·√(3/fan-in), so of standard deviation scale/√fan-in; biases 0.
+
+        Drawn in float64 on the CPU and then rounded and moved, so every device starts alike.
+        """
+        weights = []
+        for layer in range(self.depth):
+            rows, columns = self.weight_shape(layer)
+            fan_in = self.widths[layer]
+            bound = scale * (3.0 / fan_in) ** 0.5
+            drawn = generator(seed, "weight", layer).uniform(-bound, bound, (rows, columns))
+            if self.has_bias:
+                drawn[:, -1] = 0.0
+            weights.append(torch.as_tensor(drawn).to(device=device, dtype=dtype))
+        return tuple(weights)
+
+    def pre_activation(self, weight: Tensor, source: Tensor) -> Tensor:
+        """Return a = W x̃; shapes ``(..., out, in[+1])`` and ``(..., sample, in)`` give ``(..., sample, out)``.
+
+        Cost: one matrix product.
+        """
+        if not self.has_bias:
+            return source @ weight.mT
+        matrix, bias = weight[..., :-1], weight[..., -1]
+        if weight.ndim == 2:
+            return functional.linear(source, matrix, bias)
+        return source @ matrix.mT + bias.unsqueeze(-2)
+
+    def pull_back(self, weight: Tensor, cotangent: Tensor) -> Tensor:
+        """Return Wᵀ q without the bias column: q at a layer's pre-activations, carried to its sources.
+
+        Cost: one matrix product.
+        """
+        return cotangent @ (weight[..., :-1] if self.has_bias else weight)
+
+    def weight_gradient(self, cotangent: Tensor, source: Tensor) -> Tensor:
+        """Return Σ over samples of q x̃ᵀ, shape of W. Cost: one matrix product."""
+        product = cotangent.mT @ source
+        if not self.has_bias:
+            return product
+        return torch.cat((product, cotangent.sum(-2).unsqueeze(-1)), -1)
+
+    def forward(self, weights: tuple[Tensor, ...], source: Tensor) -> tuple[Tensor, ...]:
+        """Return the activities x_l = σ(W_l x̃_{l−1}) of all layers, as signals of infinite speed would."""
+        activities = []
+        for weight, activation in zip(weights, self.activations, strict=True):
+            source = activation.value(self.pre_activation(weight, source))
+            activities.append(source)
+        return tuple(activities)
