@@ -70,8 +70,8 @@ def attribute_value(name: str, value: object) -> str | list[str] | npt.NDArray[A
             given=name,
             allowed="letters, digits, '_', '.' and '-', with a letter first",
         )
-    plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-    items = list(plain) if isinstance(plain, list | tuple) else [plain]
+    plain: Any = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    items: list[Any] = list(plain) if isinstance(plain, list | tuple) else [plain]
     if items and all(isinstance(item, str) for item in items):
         if any(_UNSTORABLE.search(item) for item in items):
             raise RunFileError("Text in a run file cannot hold NUL or lone surrogates.", where=name)

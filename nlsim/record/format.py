@@ -7,7 +7,7 @@ touched in :mod:`nlsim.record.writer` and :mod:`nlsim.record.trajectory` only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,6 +23,9 @@ CONVENTIONS: Final = "nlsim-1"
 """Our own convention, not "CF-1.11": CF wants a time counted from a date, units known to UDUNITS, monotonic
 coordinates, and no fill value on a coordinate. Time in a run is a pure number, the recorded neurons come in
 the order they were asked for, and a NaN time marks a frame that was not finished."""
+
+LIBVER: Final = ("v110", "v110")
+"""Bounds of the HDF5 format: the oldest that a live file can have."""
 
 TIME: Final = "time"
 CHECKPOINT: Final = "checkpoint"
@@ -81,6 +84,17 @@ def number_type(dtype: npt.DTypeLike, where: str) -> np.dtype[Any]:
     return given.newbyteorder("=")
 
 
+def check_dimension(dim: str, where: str) -> None:
+    """Refuse, with RunFileError, a name that no axis and no coordinate can have."""
+    if not _DIMENSION_NAME.fullmatch(dim) or dim in (TIME, CHECKPOINT):
+        raise RunFileError(
+            "This name cannot be an axis or a coordinate.",
+            where=where,
+            given=dim,
+            allowed=f"letters, digits and '_', with a letter first; not '{TIME}' or '{CHECKPOINT}'",
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class ChannelSpec:
     """One recorded quantity: what a frame of it looks like.
@@ -127,10 +141,10 @@ class ChannelSpec:
                 "Every axis of a channel needs a name of its own and at least one entry.",
                 where=where,
                 given=f"dims {self.dims}, shape {self.shape}",
-                advice="Name the two sides of a square matrix differently, such as to_layer_1 and from_layer_1.",
+                advice="Name the two sides of a square matrix differently, such as to_1 and from_1.",
             )
         for dim in self.dims:
-            _check_dimension(dim, where)
+            check_dimension(dim, where)
         object.__setattr__(self, "coordinates", {d: np.array(i) for d, i in self.coordinates.items()})
         for dim, index in self.coordinates.items():
             if dim not in self.dims:
@@ -155,107 +169,3 @@ class ChannelSpec:
     def dimensions(self) -> tuple[str, ...]:
         """Names of the netCDF dimensions of one frame: a selected axis has one of its own."""
         return tuple(selected_dimension(self.variable, d) if d in self.coordinates else d for d in self.dims)
-
-
-@dataclass(frozen=True, eq=False)
-class CoordinateSpec:
-    """Values along an axis that do not change in time, such as a swept parameter along ``ensemble``.
-
-    Parameters
-    ----------
-    name : str
-        Name of the netCDF variable; may equal ``dim``.
-    dim : str
-        The axis it belongs to.
-    values : array
-        Numbers or text, shape ``(size,)``.
-    units : str
-        ``"1"`` for a pure number; not used for text.
-    long_name : str
-        For a person.
-    """
-
-    name: str
-    dim: str
-    values: npt.NDArray[Any]
-    units: str = "1"
-    long_name: str = ""
-
-    def __post_init__(self) -> None:
-        where = f"coordinate {self.name}"
-        _check_dimension(self.name, where)
-        _check_dimension(self.dim, where)
-        object.__setattr__(self, "values", np.array(self.values))
-        if self.values.ndim != 1 or not self.values.size:
-            raise RunFileError("A coordinate needs one value for each entry of its axis.", where=where)
-        if not self.is_text:
-            object.__setattr__(self, "values", self.values.astype(number_type(self.values.dtype, where)))
-
-    @property
-    def is_text(self) -> bool:
-        """Whether the values are text."""
-        return self.values.dtype.kind == "U"
-
-
-def dimension_sizes(
-    channels: Iterable[ChannelSpec], coordinates: Sequence[CoordinateSpec] = ()
-) -> dict[str, int]:
-    """Return the netCDF dimensions (without ``time``) of a set of channels, or refuse the set.
-
-    Raises
-    ------
-    RunFileError
-        Two channels make one variable, an axis has two sizes, or one name is a variable and an axis.
-    """
-    owners: dict[str, str] = {TIME: "the time of the frames", CHECKPOINT: "the checkpoint"}
-    sizes: dict[str, int] = {}
-    plain: set[str] = set()
-
-    def own(variable: str, owner: str) -> None:
-        if variable in owners:
-            raise RunFileError(
-                "Two quantities would be one variable of the run file.",
-                given=f"{owners[variable]} and {owner}, both '{variable}'",
-                advice="Rename one of them.",
-            )
-        owners[variable] = owner
-
-    def size_of(dim: str, size: int, owner: str) -> None:
-        if sizes.setdefault(dim, size) != size:
-            raise RunFileError(
-                "One axis name has two sizes.",
-                where=owner,
-                given=f"{dim} = {size}, elsewhere {sizes[dim]}",
-                advice="Give axes of different sizes different names.",
-            )
-
-    for channel in channels:
-        own(channel.variable, f"channel {channel.name}")
-        for dim, netcdf_dim, size in zip(channel.dims, channel.dimensions, channel.shape, strict=True):
-            if dim in channel.coordinates:
-                own(netcdf_dim, f"indices of {dim} in channel {channel.name}")
-            else:
-                plain.add(dim)
-            size_of(netcdf_dim, size, f"channel {channel.name}")
-    for coordinate in coordinates:
-        own(coordinate.name, f"coordinate {coordinate.name}")
-        size_of(coordinate.dim, coordinate.values.size, f"coordinate {coordinate.name}")
-        plain.add(coordinate.dim)
-    labels = {c.name for c in coordinates if c.name == c.dim}
-    for dim in sorted((plain & owners.keys()) - labels):
-        raise RunFileError(
-            "One name is a variable and an axis of the run file.",
-            given=f"{owners[dim]}, and the axis {dim}",
-            advice="Rename one of them.",
-        )
-    return sizes
-
-
-def _check_dimension(dim: str, where: str) -> None:
-    if not _DIMENSION_NAME.fullmatch(dim) or dim in (TIME, CHECKPOINT):
-        raise RunFileError(
-            "This name cannot be an axis or a coordinate.",
-            where=where,
-            given=dim,
-            allowed=f"letters, digits and '_', with a letter first; not '{TIME}' or '{CHECKPOINT}'",
-        )

@@ -39,11 +39,9 @@ class Network(Model):
     """Initial weights are uniform with standard deviation weight_scale/√fan-in; biases are 0."""
 
 
-class CostateReversal(Model):
-    """Hamiltonian learning with the costates run forward; becomes backpropagation as speed → ∞."""
+class Learning(Model):
+    """What both systems of states and costates have in common."""
 
-    name: Literal["costate_reversal"]
-    """Which system."""
     network: Network
     """What learns."""
     speed: Positive | Annotated[list[Positive], Field(min_length=1)]
@@ -56,10 +54,17 @@ class CostateReversal(Model):
     """Weight k of the regulariser |W|²/2."""
 
 
-class HamiltonEquations(CostateReversal):
+class CostateReversal(Learning):
+    """Hamiltonian learning with the costates run forward; becomes backpropagation as speed → ∞."""
+
+    name: Literal["costate_reversal"]
+    """Which system."""
+
+
+class HamiltonEquations(Learning):
     """The exact Hamilton equations as an initial-value problem; blows up at about rate c (a control)."""
 
-    name: Literal["hamilton_equations"]  # type: ignore[assignment]
+    name: Literal["hamilton_equations"]
     """Which system."""
 
 

@@ -1,0 +1,77 @@
+"""``nlsim list``: what there is by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    SYSTEMS = "systems"
+    STEPPERS = "steppers"
+    SCENARIOS = "scenarios"
+    DATASETS = "datasets"
+    THEOREMS = "theorems"
+
+
+def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List systems, steppers, scenarios, datasets or theorems."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    rows = {
+        Kind.SYSTEMS: _systems,
+        Kind.STEPPERS: _steppers,
+        Kind.SCENARIOS: _scenarios,
+        Kind.DATASETS: _datasets,
+        Kind.THEOREMS: _theorems,
+    }[kind]()
+    table = Table(box=None, show_header=False)
+    for name, text in rows:
+        table.add_row(f"[bold]{name}[/bold]", text)
+    Console().print(table)
+
+
+def _systems() -> Iterator[tuple[str, str]]:
+    from nlsim.systems.catalogue import SYSTEMS  # noqa: PLC0415
+
+    for name, entry in SYSTEMS.items():
+        yield name, entry.summary
+
+
+def _steppers() -> Iterator[tuple[str, str]]:
+    from nlsim.integrate.adapter import METHODS  # noqa: PLC0415
+    from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS  # noqa: PLC0415
+
+    for name, stepper in STEPPERS.items():
+        limit = stepper.stability_limit
+        bound = "stable at every step" if limit == float("inf") else f"stable for rate·dt < {limit:.4g}"
+        yield name, f"order {stepper.order}, {bound}"
+    orders = ", ".join(f"{name} ({order})" for name, order in METHODS.items())
+    yield ADAPTIVE, f"explicit Runge–Kutta of torchdiffeq with error control; method (order): {orders}"
+
+
+def _scenarios() -> Iterator[tuple[str, str]]:
+    from nlsim.scenario.load import load_scenario, shipped_scenarios  # noqa: PLC0415
+
+    for name, path in shipped_scenarios().items():
+        yield name, load_scenario(path).values.title
+
+
+def _datasets() -> Iterator[tuple[str, str]]:
+    from nlsim.data.catalogue import DATASETS  # noqa: PLC0415
+
+    for name, source in DATASETS.items():
+        yield name, source.summary + ("" if source.is_installed else f" (needs {source.package})")
+
+
+def _theorems() -> Iterator[tuple[str, str]]:
+    from nlsim.theorems.catalogue import THEOREMS  # noqa: PLC0415
+
+    for key, theorem in THEOREMS.items():
+        yield key, theorem.title

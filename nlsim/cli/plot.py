@@ -1,0 +1,22 @@
+"""``nlsim plot``: draw a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def plot(
+    file: Annotated[Path, typer.Argument(help="A run file.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The picture [default: FILE.png].")] = None,
+) -> None:
+    """Draw the run FILE: loss and accuracy, gradient error, a neuron with its costate."""
+    from nlsim.record import open_run  # noqa: PLC0415
+    from nlsim.report.figures import draw_run, save  # noqa: PLC0415
+
+    path = out or file.with_suffix(".png")
+    with open_run(file) as data:
+        save(draw_run(data), path)
+    typer.echo(f"figure  {path}")

@@ -1,0 +1,61 @@
+"""``nlsim show``: what is in a run file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_FACTS = (
+    "title",
+    "ending",
+    "ending_detail",
+    "device",
+    "dtype",
+    "seed",
+    "threads",
+    "steps",
+    "wall_time",
+    "versions",
+    "git_revision",
+)
+
+
+def show(
+    file: Annotated[Path, typer.Argument(help="A run file.")],
+    scenario: Annotated[bool, typer.Option("--scenario", help="Print the scenario's text only.")] = False,
+) -> None:
+    """Say what is in the run FILE: how it ended, where it comes from, its channels."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    from nlsim.analysis.summary import summarise_channel  # noqa: PLC0415
+    from nlsim.record import open_run, scenario_text  # noqa: PLC0415
+
+    with open_run(file) as data:
+        if scenario:
+            typer.echo(scenario_text(data), nl=False)
+            return
+        console = Console()
+        for fact in _FACTS:
+            if str(data.attrs.get(fact, "")):
+                console.print(f"[bold]{fact:<14}[/bold] {data.attrs[fact]}", highlight=False)
+        times = data["time"].values
+        if times.size:
+            console.print(
+                f"[bold]{'frames':<14}[/bold] {times.size}, t = {times[0]:g} to {times[-1]:g}", highlight=False
+            )
+        table = Table("channel", "dimensions", "unit", "first", "last", "what it is", box=None)
+        for name, variable in data.data_vars.items():
+            first, last = summarise_channel(variable)
+            dims = " × ".join(f"{dim} {variable.sizes[dim]}" for dim in variable.dims if dim != "time")
+            table.add_row(
+                variable.attrs.get("channel", str(name)),
+                dims,
+                variable.attrs.get("units", ""),
+                first,
+                last,
+                variable.attrs.get("long_name", ""),
+            )
+        console.print(table)

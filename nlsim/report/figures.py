@@ -1,0 +1,144 @@
+"""Figures of a run: arrays from a data set in, a matplotlib figure out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from nlsim.errors import RunFileError
+
+# Okabe & Ito's colours, safe for colour-blind readers
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+
+
+def draw_run(data: xarray.Dataset) -> Figure:
+    """Draw what a run of a learning network shows, one panel for each thing that was recorded.
+
+    Panels: loss and accuracy; gradient error; Hamiltonian; a neuron with its costate (over the most
+    finely recorded stretch).
+
+    Raises
+    ------
+    RunFileError
+        When the run holds none of these channels.
+    """
+    panels = [draw for draw, needed in _PANELS if all(name in data for name in needed)]
+    if not panels or data.sizes["time"] == 0:
+        raise RunFileError(
+            "The run holds nothing that can be drawn.",
+            given=", ".join(map(str, data.data_vars)) or "no channels",
+            allowed=", ".join(sorted({name for _, needed in _PANELS for name in needed})),
+            advice="Record loss, gradient_error, hamiltonian, or activity/l with costate/l.",
+        )
+    rows = (len(panels) + 1) // 2
+    figure = Figure(figsize=(11, 3.6 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, draw in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, min(2, len(panels)), number)
+        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes, data)
+    figure.suptitle(f"{data.attrs.get('title', '')}\nending: {data.attrs.get('ending', 'unknown')}", fontsize=12)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure to a file; the suffix decides the format.
+
+    Raises
+    ------
+    RunFileError
+        When the file cannot be written or its format is not known.
+    """
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as failure:
+        raise RunFileError("The figure cannot be written.", where=str(path), given=str(failure)) from None
+
+
+def draw_learning(axes: Axes, data: xarray.Dataset) -> None:
+    """Draw the loss on a logarithmic axis, and test accuracy on the right when recorded."""
+    times, loss = data["time"].values, data["loss"].values
+    seen = loss > 0
+    axes.semilogy(times[seen], loss[seen], color=BLUE, lw=0.8, label="loss, current samples")
+    axes.set(xlabel="time", ylabel="loss (sum over samples)", title="Learning")
+    handles, labels = axes.get_legend_handles_labels()
+    if "test_loss" in data:
+        handles += axes.semilogy(times, data["test_loss"].values, color=GREY, lw=1.2, label="loss, test samples")
+        labels.append("loss, test samples")
+    if "test_accuracy" in data:
+        right = axes.twinx()
+        accuracy = 100 * data["test_accuracy"].values
+        handles += right.plot(times, accuracy, color=RED, lw=1.5, label="test accuracy")
+        labels.append("test accuracy")
+        right.set_ylabel("test accuracy [%]")
+        right.set_ylim(0, 100)
+        right.annotate(f"{accuracy[-1]:.1f} %", (times[-1], accuracy[-1]), (-6, -14), textcoords="offset points", ha="right", color=RED)
+    axes.legend(handles, labels, fontsize=8, frameon=False, loc="center right")
+
+
+def draw_gradient_error(axes: Axes, data: xarray.Dataset) -> None:
+    """Draw the relative distance of the costate gradient from backpropagation."""
+    times, error = data["time"].values, data["gradient_error"].values
+    seen = np.isfinite(error) & (error > 0)
+    axes.semilogy(times[seen], error[seen], color=GREEN, lw=0.8)
+    if seen.any():
+        middle = float(np.median(error[seen]))
+        axes.axhline(middle, color=GREY, lw=0.8, ls="--")
+        axes.annotate(f"median {middle:.2g}", (times[0], middle), (4, 4), textcoords="offset points", color=GREY)
+    axes.set(xlabel="time", ylabel="‖g − g_BP‖ / ‖g_BP‖", title="Gradient from the costates against backpropagation")
+
+
+def draw_hamiltonian(axes: Axes, data: xarray.Dataset) -> None:
+    """Draw the normalised Hamiltonian."""
+    axes.plot(data["time"].values, data["hamiltonian"].values, color=ORANGE, lw=0.8)
+    axes.set(xlabel="time", ylabel="H/φ", title="Hamiltonian", yscale="symlog")
+
+
+def draw_neuron(axes: Axes, data: xarray.Dataset) -> None:
+    """Draw one neuron and its costate over the most finely recorded stretch."""
+    window = finest_stretch(data["time"].values)
+    times = data["time"].values[window]
+    activity, costate = (_first_neuron(data[name])[window] for name in ("activity_1", "costate_1"))
+    axes.plot(times, activity, color=BLUE, marker=".", ms=3, lw=1, label="activity x")
+    axes.set(xlabel="time", ylabel="activity x", title="A neuron of layer 1 and its costate")
+    right = axes.twinx()
+    right.plot(times, costate, color=RED, marker=".", ms=3, lw=1, label="costate π")
+    right.set_ylabel("costate π", color=RED)
+    axes.yaxis.label.set_color(BLUE)
+    handles = [*axes.get_lines(), *right.get_lines()]
+    axes.legend(handles, [str(line.get_label()) for line in handles], fontsize=8, frameon=False)
+
+
+def finest_stretch(times: np.ndarray[Any, Any]) -> slice:
+    """Return the longest stretch recorded at (about) the smallest distance, at most 200 frames."""
+    if len(times) < 3:
+        return slice(0, len(times))
+    gaps = np.diff(times)
+    fine = gaps <= 1.5 * gaps.min()
+    best, start = (0, 0), 0
+    for position, is_fine in enumerate([*fine, False]):
+        if not is_fine:
+            best = max(best, (position - start, -start))
+            start = position + 1
+    length, first = best[0], -best[1]
+    return slice(first, first + min(length, 199) + 1)
+
+
+def _first_neuron(variable: xarray.DataArray) -> np.ndarray[Any, Any]:
+    """Return the first entry of every axis but time."""
+    first: np.ndarray[Any, Any] = variable.isel({dim: 0 for dim in variable.dims if dim != "time"}).values
+    return first
+
+
+_PANELS = (
+    (draw_learning, ("loss",)),
+    (draw_gradient_error, ("gradient_error",)),
+    (draw_neuron, ("activity_1", "costate_1")),
+    (draw_hamiltonian, ("hamiltonian",)),
+)

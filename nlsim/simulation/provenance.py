@@ -1,0 +1,55 @@
+"""Where a run comes from: versions, revision, machine kind; no names of hosts or people."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from nlsim.scenario.load import LoadedScenario
+
+_PACKAGES = ("nlsim", "torch", "torchdiffeq", "numpy", "h5py", "h5netcdf", "scikit-learn")
+
+
+def provenance(source: LoadedScenario, device: torch.device) -> dict[str, str | int]:
+    """Return what a reader needs to know to run it again."""
+    numerics = source.values.numerics
+    return {
+        "versions": "; ".join(f"{name} {_version(name)}" for name in _PACKAGES),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "git_revision": _revision(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "dtype": numerics.dtype,
+        "threads": numerics.threads,
+        "seed": source.values.seed,
+        "compiled": "no",
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _revision() -> str:
+    """Return the revision of nlsim's own checkout, marked when it has changes, or ``unknown``."""
+    folder = Path(__file__).resolve().parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return described.stdout.strip()

@@ -1,0 +1,103 @@
+"""Every system by name: the only list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlsim.systems.activation import ACTIVATIONS
+from nlsim.systems.backprop import HeavyBall, HeavyBallState
+from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
+from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState
+from nlsim.systems.loss import LOSSES, Loss
+from nlsim.systems.network import LayeredNetwork
+
+Weights = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class SystemEntry:
+    """An entry of the catalogue.
+
+    Attributes
+    ----------
+    name : str
+        Name in scenarios.
+    summary : str
+        One line for a person.
+    system : type
+        The class.
+    build : callable
+        ``build(network, loss, constants) -> system``, constants by their scenario names.
+    initial_state : callable
+        ``initial_state(system, weights, samples) -> state`` at t = 0.
+    """
+
+    name: str
+    summary: str
+    system: type
+    build: Callable[[LayeredNetwork, Loss, Mapping[str, Any]], Any]
+    initial_state: Callable[[Any, Weights, int], Any]
+
+
+def build_network(parameters: Mapping[str, Any]) -> LayeredNetwork:
+    """Return the layered network of a scenario's table: layers, activation, output_activation, bias."""
+    depth = len(parameters["layers"]) - 1
+    hidden, output = ACTIVATIONS[parameters["activation"]], ACTIVATIONS[parameters["output_activation"]]
+    return LayeredNetwork(
+        tuple(parameters["layers"]), (hidden,) * (depth - 1) + (output,), parameters["bias"]
+    )
+
+
+def build_loss(name: str) -> Loss:
+    """Return the loss of this name."""
+    return LOSSES[name]
+
+
+def _learning_problem(network: LayeredNetwork, loss: Loss, constants: Mapping[str, Any]) -> LearningProblem:
+    speed = constants["speed"]
+    speeds = tuple(speed) if isinstance(speed, list) else (speed,) * network.depth
+    return LearningProblem(
+        network, loss, speeds, constants["mass"], constants["dissipation"], constants["regularisation"]
+    )
+
+
+def _learning_state(system: CostateReversal | HamiltonEquations, weights: Weights, samples: int) -> LearningState:
+    return system.problem.initial_state(weights, samples)
+
+
+def _heavy_ball_state(system: HeavyBall, weights: Weights, samples: int) -> HeavyBallState:
+    return HeavyBallState(weights, tuple(torch.zeros_like(w) for w in weights))
+
+
+SYSTEMS = {
+    each.name: each
+    for each in (
+        SystemEntry(
+            "costate_reversal",
+            "state and costate equations with the costates run forward (Betti & Gori, eq. 18-19)",
+            CostateReversal,
+            lambda network, loss, constants: CostateReversal(_learning_problem(network, loss, constants)),
+            _learning_state,
+        ),
+        SystemEntry(
+            "hamilton_equations",
+            "exact Hamilton equations as an initial-value problem, which blows up (eq. 12-14; a control)",
+            HamiltonEquations,
+            lambda network, loss, constants: HamiltonEquations(_learning_problem(network, loss, constants)),
+            _learning_state,
+        ),
+        SystemEntry(
+            "heavy_ball",
+            "backpropagation with inertia, the limit of infinite speed (eq. 20)",
+            HeavyBall,
+            lambda network, loss, constants: HeavyBall(network, loss, **constants),
+            _heavy_ball_state,
+        ),
+    )
+}
+"""Every system by its scenario name."""

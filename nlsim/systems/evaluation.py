@@ -1,0 +1,43 @@
+"""How well the current weights do on samples that never drive the system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from nlsim.core.observable import Observable
+from nlsim.core.system import Inputs
+from nlsim.systems.loss import Loss
+from nlsim.systems.network import LayeredNetwork
+
+
+def evaluation_observables(
+    network: LayeredNetwork, loss: Loss, inputs: Tensor, targets: Tensor
+) -> Mapping[str, Observable]:
+    """Return ``test_loss`` and ``test_accuracy`` of a state that has a field ``weight``.
+
+    Both read the network at rest: every layer at σ(W x̃), as after a long time at fixed input.
+
+    Parameters
+    ----------
+    network, loss
+        The network and its loss.
+    inputs, targets : Tensor
+        Test samples ``(count, input)`` and their one-hot targets ``(count, classes)``.
+    """
+
+    def test_loss(t: float, state: Any, _: Inputs) -> Tensor:
+        return loss.value(network.forward(state.weight, inputs)[-1], targets).sum(-1)
+
+    def test_accuracy(t: float, state: Any, _: Inputs) -> Tensor:
+        output = network.forward(state.weight, inputs)[-1]
+        return (output.argmax(-1) == targets.argmax(-1)).to(output.dtype).mean(-1)
+
+    count = len(inputs)
+    seen = (
+        Observable("test_loss", (), f"loss L summed over the {count} test samples", test_loss),
+        Observable("test_accuracy", (), f"share of the {count} test samples classified right", test_accuracy),
+    )
+    return {each.name: each for each in seen}

@@ -1,0 +1,207 @@
+"""A run can be watched while it goes, and a kill loses no flushed frame."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from nlsim.record import ChannelSpec, RunWriter, open_run
+
+# writes frames i = 0, 1, …, where everything is a function of i; says how many it has flushed; then waits
+WRITER = """
+import sys, numpy as np
+from nlsim.record import ChannelSpec, RunWriter
+path, count, pause = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "wait"
+specs = [ChannelSpec("a", ("n",), (50,)), ChannelSpec("b"), ChannelSpec("c", ("m",), (3,), np.dtype("int32"))]
+with RunWriter(path, specs, {"scenario": "s = 1\\n"}, block_frames=4) as writer:
+    print("open", flush=True)
+    for i in range(count):
+        writer.append(i, {"a": np.full(50, float(i)), "b": np.float64(2 * i), "c": np.full(3, i, "int32")})
+    print("ready", flush=True)
+    if pause:
+        sys.stdin.readline()
+    writer.close("reached_end")
+"""
+
+
+def start(path: Path, count: int, then: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), str(count), then],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout.readline().strip() == word
+
+
+def check(dataset: xr.Dataset) -> int:
+    count = dataset.sizes["time"]
+    i = np.arange(count)
+    np.testing.assert_array_equal(dataset.time.values, i)
+    np.testing.assert_array_equal(dataset.a.values, np.repeat(i[:, None], 50, 1))
+    np.testing.assert_array_equal(dataset.b.values, 2 * i)
+    np.testing.assert_array_equal(dataset.c.values, np.repeat(i[:, None], 3, 1))
+    return count
+
+
+def test_another_process_reads_what_is_flushed(tmp_path: Path):
+    path = tmp_path / "run.nc"
+    with start(path, 10, "wait") as process:
+        wait_for(process, "open")
+        wait_for(process, "ready")
+        with open_run(path) as dataset:
+            assert check(dataset) == 8
+            assert dataset.attrs["state"] == "running"
+            assert dataset.attrs["ending"] == ""
+            assert dataset.attrs["scenario"] == "s = 1\n"
+        with xr.open_dataset(path, engine="h5netcdf", driver_kwds={"swmr": True}) as dataset:
+            assert check(dataset) == 8
+        process.communicate("go on\n")
+    with open_run(path) as dataset:
+        assert check(dataset) == 10
+        assert dataset.attrs["state"] == "complete"
+
+
+def test_a_reader_does_not_hinder_the_end_and_keeps_its_frames(tmp_path: Path):
+    path = tmp_path / "run.nc"
+    with start(path, 10, "wait") as process:
+        wait_for(process, "open")
+        wait_for(process, "ready")
+        with open_run(path) as dataset:
+            process.communicate("go on\n")
+            assert process.returncode == 0
+            assert check(dataset) == 8
+    with open_run(path) as dataset:
+        assert check(dataset) == 10
+
+
+def test_every_snapshot_of_a_growing_file_is_whole(tmp_path: Path):
+    path = tmp_path / "run.nc"
+    seen = []
+    with start(path, 4000, "end") as process:
+        wait_for(process, "open")
+        while process.poll() is None:
+            with open_run(path) as dataset:
+                seen.append(check(dataset))
+        assert process.returncode == 0
+    with open_run(path) as dataset:
+        assert check(dataset) == 4000
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 2, "the writer was too fast for this test to see it at work"
+
+
+@pytest.mark.parametrize("count", [3, 8, 41])
+def test_a_killed_run_keeps_its_flushed_frames(tmp_path: Path, count: int):
+    path = tmp_path / "run.nc"
+    with start(path, count, "wait") as process:
+        wait_for(process, "open")
+        wait_for(process, "ready")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with open_run(path) as dataset:
+        assert check(dataset) == count - count % 4
+        assert dataset.attrs["state"] == dataset.attrs["ending"] == "interrupted"
+        assert "gone" in dataset.attrs["ending_detail"]
+        assert dataset.attrs["scenario"] == "s = 1\n"
+
+
+@pytest.mark.parametrize("delay", np.random.default_rng(7).uniform(0.0, 0.4, 6).round(3).tolist())
+def test_a_kill_at_any_instant_leaves_whole_frames(tmp_path: Path, delay: float):
+    path = tmp_path / "run.nc"
+    with start(path, 100_000, "end") as process:
+        wait_for(process, "open")
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with open_run(path) as dataset:
+        assert check(dataset) % 4 == 0
+
+
+def test_a_kill_while_the_ending_is_written_loses_no_frame(tmp_path: Path):
+    path = tmp_path / "run.nc"
+    code = WRITER.replace(
+        "with RunWriter",
+        "import os, signal, nlsim.record.writer as w\n"
+        "w.write_checkpoint = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\nwith RunWriter",
+    ).replace('close("reached_end")', 'close("reached_end", checkpoint={"w": np.ones(3)})')
+    done = subprocess.run([sys.executable, "-c", code, str(path), "10", "end"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with open_run(path) as dataset:
+        assert check(dataset) == 10
+        assert dataset.attrs["state"] == "interrupted"
+
+
+def test_a_frame_exists_only_once_its_time_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "run.nc"
+    writer = RunWriter(path, [ChannelSpec("x", ("n",), (2,))], {}, block_frames=2)
+    for i in range(4):
+        writer.append(i, {"x": np.full(2, i)})
+    extend = writer._extend
+    wanted = []
+
+    def all_but_time(variable, *arguments):
+        wanted.append(variable)
+        if variable == "time":
+            raise OSError("disk full")
+        extend(variable, *arguments)
+
+    monkeypatch.setattr(writer, "_extend", all_but_time)
+    writer.append(4, {"x": np.full(2, 4)})
+    with pytest.raises(Exception, match=r"disk full[\s\S]*The first 4 frames are in the file"):
+        writer.append(5, {"x": np.full(2, 5)})
+    writer._file.flush()
+    assert wanted == ["x", "time"]
+    with open_run(path) as dataset:
+        assert dataset.x.values[:, 0].tolist() == [0, 1, 2, 3]
+    monkeypatch.undo()
+    writer.close("reached_end")
+    with open_run(path) as dataset:
+        assert dataset.x.values[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_same_process_reads_and_goes_on_writing(tmp_path: Path):
+    path = tmp_path / "run.nc"
+    with RunWriter(path, [ChannelSpec("x", ("n",), (2,))], {}, block_frames=2) as writer:
+        for i in range(9):
+            writer.append(i, {"x": np.full(2, i)})
+            if i % 3 == 2:
+                with open_run(path) as dataset:
+                    assert dataset.x.values[:, 0].tolist() == list(range((i + 1) // 2 * 2))
+                    assert dataset.attrs["state"] == "running"
+        writer.close("reached_end")
+    with open_run(path) as dataset:
+        assert dataset.sizes["time"] == 9
+
+
+def test_leaving_by_an_exception_interrupts_the_file_and_lets_it_through(tmp_path: Path):
+    path = tmp_path / "run.nc"
+    with (
+        pytest.raises(KeyboardInterrupt),
+        RunWriter(path, [ChannelSpec("x")], {}) as writer,
+    ):
+        writer.append(0.0, {"x": np.float64(1.0)})
+        raise KeyboardInterrupt("by hand")
+    with open_run(path) as dataset:
+        assert dataset.x.values.tolist() == [1.0]
+        assert dataset.attrs["state"] == dataset.attrs["ending"] == "interrupted"
+        assert dataset.attrs["ending_detail"] == "KeyboardInterrupt: by hand"
+    assert os.listdir(tmp_path) == ["run.nc"]
+
+
+def test_leaving_without_an_ending_interrupts_the_file(tmp_path: Path):
+    path = tmp_path / "run.nc"
+    with RunWriter(path, [ChannelSpec("x")], {}):
+        pass
+    with open_run(path) as dataset:
+        assert dataset.attrs["state"] == "interrupted"
