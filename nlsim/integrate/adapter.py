@@ -8,7 +8,6 @@ which keeps a single bad sample from hiding in a mean.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nlsim.core.ending import Ending
-from nlsim.core.state import first_bad_leaf, leaves, rebuild
+from nlsim.core.state import first_bad_leaf, leaves, named_leaves, rebuild
 from nlsim.core.system import Piece
 from nlsim.integrate.control import Reached
 
@@ -25,6 +24,9 @@ S = TypeVar("S")
 
 METHODS = {"dopri5": 5, "dopri8": 8, "bosh3": 3, "fehlberg2": 2, "adaptive_heun": 2}
 """Methods offered, with their orders."""
+
+BLOW_UP = 1e8
+"""A state that grew by this factor while the step fell below the resolution of time diverges; it is not stiff."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,16 @@ class AdaptiveRungeKutta:
     def require(self, system: Any) -> None:
         """Need nothing but a vector field."""
 
-    def horizon(self, t: float, steps: int) -> float:
-        """Return infinity: only record times and edges cut a stretch."""
-        return math.inf
+    def horizon(self, t: float, until: float, steps: int) -> float:
+        """Return ``until``: only record times and edges cut a stretch."""
+        return until
 
     def reach(
         self, system: Any, piece: Piece, state: S, t: float, until: float, max_steps: int
     ) -> Reached[S]:
         """Advance from t exactly to ``until``; a failed stretch gives back the state it began with."""
+        if max_steps < 1:
+            return Reached(state, t, 0, Ending.BUDGET_SPENT, f"max_steps reached at t = {t:.9g}")
         # imported here: torchdiffeq costs a second, and only this method needs it
         from torchdiffeq import odeint  # noqa: PLC0415
 
@@ -72,7 +76,7 @@ class AdaptiveRungeKutta:
         times = torch.tensor([t, until], dtype=torch.float64, device=start[0].device)
         options: dict[str, Any] = {
             "step_t": times[1:],
-            "max_num_steps": max(1, max_steps),
+            "max_num_steps": min(max_steps, 2**31 - 1),  # which the library keeps in 32 bits
             "norm": _NORMS[self.norm],
         }
         try:
@@ -96,6 +100,7 @@ class _Flow:
     def __init__(self, system: Any, piece: Piece, state: Any, min_step: float) -> None:
         self.system, self.piece, self.min_step = system, piece, min_step
         self.latest = state
+        self.initial_size = _largest(state)[1]
         self.accepted = 0
 
     def __call__(self, t: Tensor, flat: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -124,8 +129,16 @@ def _ending(failure: Exception, flow: _Flow) -> tuple[Ending, str]:
     if isinstance(failure, _StepTooSmallError):
         return Ending.STEP_TOO_SMALL, f"a step of min_step = {flow.min_step:g} has too large an error"
     if "underflow" in text:
+        name, size = _largest(flow.latest)
+        if size > BLOW_UP * max(1.0, flow.initial_size):
+            return Ending.DIVERGED, f"{name} blows up, past {size:.3g},"
         return Ending.STEP_TOO_SMALL, "the step fell below the resolution of time"
     raise failure
+
+
+def _largest(state: Any) -> tuple[str, float]:
+    """Return the name of the tensor with the largest entry, and that entry's size."""
+    return max(((name, float(leaf.abs().max())) for name, leaf in named_leaves(state)), key=lambda each: each[1])
 
 
 def _max(flat: tuple[Tensor, ...]) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from nlsim.core.ending import Ending
-from nlsim.core.system import Piece
+from nlsim.core.system import Piece, Relaxing, Stiff
 from nlsim.integrate.stepper import Stepper
 
 S = TypeVar("S")
@@ -45,8 +45,8 @@ class Control(Protocol):
         """Raise CapabilityError when the system lacks a structure that is needed."""
         ...
 
-    def horizon(self, t: float, steps: int, /) -> float:
-        """Return how far one call may go if the loop wants to look after about this many steps."""
+    def horizon(self, t: float, until: float, steps: int, /) -> float:
+        """Return how far towards ``until`` one call may go if the loop wants to look after so many steps."""
         ...
 
     def reach(
@@ -76,9 +76,10 @@ class FixedStep:
         """Pass on what the stepper needs."""
         self.stepper.require(system)
 
-    def horizon(self, t: float, steps: int) -> float:
-        """Return the time after so many steps."""
-        return t + steps * self.dt
+    def horizon(self, t: float, until: float, steps: int) -> float:
+        """Return the time after so many of the steps that lead to ``until``."""
+        count, length = step_count(t, until, self.dt)
+        return until if count <= steps else t + steps * length
 
     def reach(
         self, system: Any, piece: Piece, state: S, t: float, until: float, max_steps: int
@@ -92,15 +93,56 @@ class FixedStep:
         return Reached(self.stepper.advance(system, piece, state, t, length, steps), until, steps)
 
 
+@dataclass(frozen=True)
+class StabilityLimit:
+    """Why a step is too long.
+
+    Attributes
+    ----------
+    rate : float
+        The decay rate that decides, in 1/time.
+    limit : float
+        The largest stable rate·dt.
+    is_slow : bool
+        Whether it is the slow block, which sweeps step explicitly, that decides.
+    """
+
+    rate: float
+    limit: float
+    is_slow: bool
+
+    @property
+    def largest_step(self) -> float:
+        """Return the dt that must not be reached."""
+        return self.limit / self.rate
+
+
+def beyond_stability(stepper: Stepper, system: Any, dt: float) -> StabilityLimit | None:
+    """Return why dt is beyond the stability limit of a stepper on a system, or None when it is not."""
+    is_slow = math.isinf(stepper.stability_limit) and isinstance(system, Relaxing)
+    if is_slow:
+        rate, limit = system.slow_rate(), EXPLICIT_LIMIT
+    elif isinstance(system, Stiff):
+        rate, limit = system.fastest_rate(), stepper.stability_limit
+    else:
+        return None
+    return StabilityLimit(rate, limit, is_slow) if rate * dt >= limit else None
+
+
+EXPLICIT_LIMIT = 2.0
+"""Largest stable r·h of the explicit Euler step that sweeps use on the slow block."""
+
+
 def step_count(t: float, until: float, dt: float) -> tuple[int, float]:
     """Return how many equal steps lead from t exactly to ``until``, and their length.
 
     The length is dt itself when the stretch is a multiple of dt to nine digits (so that rounding of
-    times never changes the arithmetic of a step), else the stretch divided evenly.
+    times never changes the arithmetic of a step), else the stretch divided evenly. A stretch shorter
+    than a billionth of dt is no step at all: 0.3 and 3 · 0.1 are one instant.
     """
     quotient = (until - t) / dt
     nearest = round(quotient)
-    if nearest >= 1 and abs(quotient - nearest) <= 1e-9 * nearest:
+    if abs(quotient - nearest) <= 1e-9 * max(1, nearest):
         return nearest, dt
     steps = max(1, math.ceil(quotient))
     return steps, (until - t) / steps

@@ -46,7 +46,7 @@ class Loop(Generic[S]):
 
     Iterate over it to run; afterwards :attr:`ending`, :attr:`detail`, :attr:`state`, :attr:`t` and
     :attr:`steps` say how it went. Whether the state is finite is looked at every ``check_every`` steps
-    and before a tick is shown, never in a step.
+    and before a record and the end, never in a step.
 
     Parameters
     ----------
@@ -106,10 +106,12 @@ class Loop(Generic[S]):
             due = 1
             yield self._tick(piece, is_record=True)
         while self.ending is None:
-            if self.t >= edge:
-                piece, edge = self.signal.piece(self.t), self.signal.edge_after(self.t)
+            later = self.signal.edge_after(self.t)
+            if later != edge:  # asked anew, so that a run resumed here goes on as the run itself does
+                piece, edge = self.signal.piece(self.t), later
             record = self.record_times[due] if due < len(self.record_times) else math.inf
-            target = min(edge, record, self.until, self.control.horizon(self.t, self.check_every))
+            landing = min(edge, record, self.until)
+            target = self.control.horizon(self.t, landing, self.check_every)
             self._reach(piece, target, must_look=target in (record, self.until))
             if self.t != target:
                 return
@@ -120,8 +122,9 @@ class Loop(Generic[S]):
             yield self._tick(piece, is_record=is_record)
 
     def interrupt(self) -> None:
-        """End the run from outside; the state is the last complete one."""
-        self._end(Ending.INTERRUPTED, f"at t = {self.t:.9g}")
+        """End the run from outside; the state is the last complete one. A run that has ended stays so."""
+        if self.ending is None:
+            self._end(Ending.INTERRUPTED, f"at t = {self.t:.9g}")
 
     def _reach(self, piece: Piece, target: float, *, must_look: bool) -> None:
         budget = sys.maxsize if self.max_steps is None else self.max_steps - self.steps

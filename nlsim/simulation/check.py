@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 
-from nlsim.core.system import Stiff
 from nlsim.data.catalogue import DATASETS
 from nlsim.errors import DataError, DeviceError, ScenarioError, did_you_mean
 from nlsim.integrate.catalogue import STEPPERS
-from nlsim.integrate.relaxation import Sweep
+from nlsim.integrate.control import beyond_stability
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
 
@@ -96,22 +95,21 @@ def check_widths(source: LoadedScenario, inputs: int, outputs: int) -> None:
 def check_stability(source: LoadedScenario, system: Any) -> None:
     """Refuse a fixed step beyond the stepper's stability limit for the system's fastest rate."""
     chosen = source.values.stepper
-    if not isinstance(chosen, model.FixedStep) or not isinstance(system, Stiff):
+    if not isinstance(chosen, model.FixedStep):
         return
-    stepper = STEPPERS[chosen.name]
-    if isinstance(stepper, Sweep):
-        rate, limit, block = system.slow_rate(), 2.0, "slow block, which a sweep steps explicitly,"
-    else:
-        rate, limit, block = system.fastest_rate(), stepper.stability_limit, "fastest part"
-    if rate * chosen.dt >= limit:
-        sweeps = "" if isinstance(stepper, Sweep) else ", or use a sweep stepper (exponential_sweep)"
-        raise ScenarioError(
-            f"The step is beyond the stability limit of '{chosen.name}'.",
-            where=source.where("stepper", "dt"),
-            given=f"dt = {chosen.dt:g}; the {block} decays at rate {rate:g}, so rate·dt = {rate * chosen.dt:g}",
-            allowed=f"rate·dt < {limit:g}, that is dt < {limit / rate:g}",
-            advice=f"Take dt below {limit / rate:g}{sweeps}.",
-        )
+    found = beyond_stability(STEPPERS[chosen.name], system, chosen.dt)
+    if found is None:
+        return
+    block = "slow block, which this stepper steps explicitly," if found.is_slow else "fastest part"
+    sweeps = "" if found.is_slow else ", or use a sweep stepper such as exponential_sweep"
+    raise ScenarioError(
+        f"The step is beyond the stability limit of '{chosen.name}'.",
+        where=source.where("stepper", "dt"),
+        given=f"dt = {chosen.dt:g}; the {block} decays at rate {found.rate:g}: rate·dt = "
+        f"{found.rate * chosen.dt:g}",
+        allowed=f"rate·dt < {found.limit:g}, that is dt < {found.largest_step:g}",
+        advice=f"Take dt below {found.largest_step:g}{sweeps}.",
+    )
 
 
 def check_times(source: LoadedScenario) -> list[float]:

@@ -50,7 +50,7 @@ def autograd_gradient(network: Any, loss: Any, weights: Any, inputs: Any) -> tup
 PLAIN_ACTIVATION = {
     "tanh": torch.tanh,
     "logistic": torch.sigmoid,
-    "softplus": torch.nn.Softplus(threshold=1000.0),
+    "softplus": torch.nn.Softplus(threshold=50.0),
     "relu": torch.relu,
     "identity": lambda a: a,
 }
