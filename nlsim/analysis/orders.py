@@ -41,9 +41,7 @@ def pairwise_orders(steps: Sequence[float], errors: Sequence[float]) -> list[flo
     return [observed_order(steps[i : i + 2], errors[i : i + 2]) for i in range(len(steps) - 1)]
 
 
-def richardson(
-    coarse: ArrayLike, fine: ArrayLike, *, ratio: float = 2.0, order: int = 1
-) -> NDArray[np.float64]:
+def richardson(coarse: ArrayLike, fine: ArrayLike, *, ratio: float = 2.0, order: int = 1) -> NDArray[np.float64]:
     """Return the extrapolation that cancels an error term of the given order.
 
     Parameters

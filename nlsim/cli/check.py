@@ -7,11 +7,11 @@ from nlsim.cli.run import Overrides, Scenario
 
 def check(scenario: Scenario, overrides: Overrides = None) -> None:
     """Validate SCENARIO and say what it would do; nothing is run or written."""
-    import typer  # noqa: PLC0415
+    import typer
 
-    from nlsim.core.state import leaves  # noqa: PLC0415
-    from nlsim.scenario.load import load_scenario  # noqa: PLC0415
-    from nlsim.simulation.build import build  # noqa: PLC0415
+    from nlsim.core.state import leaves
+    from nlsim.scenario.load import load_scenario
+    from nlsim.simulation.build import build
 
     source = load_scenario(scenario, overrides=overrides or [])
     simulation = build(source)

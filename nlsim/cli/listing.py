@@ -21,8 +21,8 @@ class Kind(StrEnum):
 
 def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List systems, steppers, scenarios, datasets or theorems."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     rows = {
         Kind.SYSTEMS: _systems,
@@ -38,15 +38,15 @@ def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None
 
 
 def _systems() -> Iterator[tuple[str, str]]:
-    from nlsim.systems.catalogue import SYSTEMS  # noqa: PLC0415
+    from nlsim.systems.catalogue import SYSTEMS
 
     for name, entry in SYSTEMS.items():
         yield name, entry.summary
 
 
 def _steppers() -> Iterator[tuple[str, str]]:
-    from nlsim.integrate.adapter import METHODS  # noqa: PLC0415
-    from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS  # noqa: PLC0415
+    from nlsim.integrate.adapter import METHODS
+    from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS
 
     for name, stepper in STEPPERS.items():
         limit = stepper.stability_limit
@@ -57,21 +57,21 @@ def _steppers() -> Iterator[tuple[str, str]]:
 
 
 def _scenarios() -> Iterator[tuple[str, str]]:
-    from nlsim.scenario.load import load_scenario, shipped_scenarios  # noqa: PLC0415
+    from nlsim.scenario.load import load_scenario, shipped_scenarios
 
     for name, path in shipped_scenarios().items():
         yield name, load_scenario(path).values.title
 
 
 def _datasets() -> Iterator[tuple[str, str]]:
-    from nlsim.data.catalogue import DATASETS  # noqa: PLC0415
+    from nlsim.data.catalogue import DATASETS
 
     for name, source in DATASETS.items():
         yield name, source.summary + ("" if source.is_installed else f" (needs {source.package})")
 
 
 def _theorems() -> Iterator[tuple[str, str]]:
-    from nlsim.theorems.catalogue import THEOREMS  # noqa: PLC0415
+    from nlsim.theorems.catalogue import THEOREMS
 
     for key, theorem in THEOREMS.items():
         yield key, theorem.title

@@ -13,8 +13,8 @@ def plot(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The picture [default: FILE.png].")] = None,
 ) -> None:
     """Draw the run FILE: loss and accuracy, gradient error, a neuron with its costate."""
-    from nlsim.record import open_run  # noqa: PLC0415
-    from nlsim.report.figures import draw_run, save  # noqa: PLC0415
+    from nlsim.record import open_run
+    from nlsim.report.figures import draw_run, save
 
     path = out or file.with_suffix(".png")
     with open_run(file) as data:

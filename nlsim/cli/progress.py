@@ -10,8 +10,8 @@ from contextlib import contextmanager
 @contextmanager
 def progress_bar(until: float) -> Iterator[Callable[[float, int], None] | None]:
     """Give a function ``progress(t, steps)`` that moves a bar on standard error, or None off a terminal."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -27,9 +27,9 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run file.")] = False,
 ) -> None:
     """Run SCENARIO and record it."""
-    from nlsim.cli.progress import progress_bar  # noqa: PLC0415
-    from nlsim.errors import RunFileError  # noqa: PLC0415
-    from nlsim.scenario.load import load_scenario  # noqa: PLC0415
+    from nlsim.cli.progress import progress_bar
+    from nlsim.errors import RunFileError
+    from nlsim.scenario.load import load_scenario
 
     chosen = list(overrides or [])
     if device is not None:
@@ -37,10 +37,8 @@ def run(
     source = load_scenario(scenario, overrides=chosen)
     path = out or Path(f"{source.name}.nc")
     if path.exists() and not force:  # said before the slow import of torch
-        raise RunFileError(
-            "The output file exists.", given=str(path), advice="Choose another --out, or pass --force."
-        )
-    from nlsim.simulation.run import run as run_scenario  # noqa: PLC0415
+        raise RunFileError("The output file exists.", given=str(path), advice="Choose another --out, or pass --force.")
+    from nlsim.simulation.run import run as run_scenario
 
     with progress_bar(source.values.until) as progress:
         outcome = run_scenario(source, path, force=force, progress=progress)

@@ -27,11 +27,11 @@ def show(
     scenario: Annotated[bool, typer.Option("--scenario", help="Print the scenario's text only.")] = False,
 ) -> None:
     """Say what is in the run FILE: how it ended, where it comes from, its channels."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
-    from nlsim.analysis.summary import summarise_channel  # noqa: PLC0415
-    from nlsim.record import open_run, scenario_text  # noqa: PLC0415
+    from nlsim.analysis.summary import summarise_channel
+    from nlsim.record import open_run, scenario_text
 
     with open_run(file) as data:
         if scenario:
@@ -44,7 +44,8 @@ def show(
         times = data["time"].values
         if times.size:
             console.print(
-                f"[bold]{'frames':<14}[/bold] {times.size}, t = {times[0]:g} to {times[-1]:g}", highlight=False
+                f"[bold]{'frames':<14}[/bold] {times.size}, t = {times[0]:g} to {times[-1]:g}",
+                highlight=False,
             )
         table = Table("channel", "dimensions", "unit", "first", "last", "what it is", box=None)
         for name, variable in data.data_vars.items():

@@ -25,13 +25,13 @@ def verify(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the reports to this file.")] = None,
 ) -> None:
     """Verify theorems against the running code; exit 1 when one fails or stays undecided."""
-    import json  # noqa: PLC0415
+    import json
 
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from nlsim.errors import NlsimError  # noqa: PLC0415
-    from nlsim.theorems.statement import Effort  # noqa: PLC0415
-    from nlsim.theorems.verify import choose, reports  # noqa: PLC0415
+    from nlsim.errors import NlsimError
+    from nlsim.theorems.statement import Effort
+    from nlsim.theorems.verify import choose, reports
 
     choose(keys or [], family)  # bad names are said before any work
     if json_file is not None and not json_file.parent.is_dir():
@@ -51,7 +51,7 @@ def verify(
 
 
 def _print(report: Report, console: Console) -> None:
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     theorem = report.theorem
     colour = "green" if report.verdict.is_good else "red"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 import torch
 from torch.utils import _pytree as pytree
@@ -18,6 +18,7 @@ S = TypeVar("S")
 C = TypeVar("C")
 
 
+@dataclass_transform(frozen_default=True)
 def state_class(cls: type[C]) -> type[C]:
     """Make a class a frozen dataclass that torch treats as a tree of tensors."""
     frozen = dataclasses.dataclass(frozen=True)(cls)
@@ -68,7 +69,9 @@ def _path_name(path: tuple[Any, ...]) -> str:
 
 def norm(state: Any) -> torch.Tensor:
     """Return the Euclidean norm over all tensors of a state, as a 0-d tensor on its device."""
-    return torch.stack([torch.linalg.vector_norm(leaf) for leaf in leaves(state)]).norm()
+    sizes = torch.stack([torch.linalg.vector_norm(leaf) for leaf in leaves(state)])
+    total: torch.Tensor = torch.linalg.vector_norm(sizes)
+    return total
 
 
 def first_bad_leaf(state: Any) -> str | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nlsim.core.observable import Observable
 
 S = TypeVar("S")
+S_in = TypeVar("S_in", contravariant=True)
 Fraction = Callable[[Any], Any]
 
 
@@ -61,7 +62,7 @@ class Relaxing(Protocol[S]):
         ...
 
     def rates(self, state: S, /) -> S:
-        """Return the decay rate r of every tensor of the state (0 for the slow block), broadcastable to it."""
+        """Return the decay rate r of every tensor of the state, broadcastable to it; 0 for the slow block."""
         ...
 
     def sweep_(self, t: float, state: S, inputs: Inputs, dt: float, fraction: Fraction, /) -> None:
@@ -87,10 +88,10 @@ class Stiff(Protocol):
 
 
 @runtime_checkable
-class Hamiltonian(Protocol[S]):
+class Hamiltonian(Protocol[S_in]):
     """A system with a Hamiltonian."""
 
-    def hamiltonian(self, t: float, state: S, inputs: Inputs, /) -> torch.Tensor:
+    def hamiltonian(self, t: float, state: S_in, inputs: Inputs, /) -> torch.Tensor:
         """Return H, summed over samples; shape: the ensemble axes."""
         ...
 

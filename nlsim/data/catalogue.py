@@ -17,7 +17,7 @@ def _text(names: Any) -> tuple[str, ...]:
 
 
 def _digits() -> LabelledData:
-    from sklearn.datasets import load_digits  # noqa: PLC0415  (optional, and slow to import)
+    from sklearn.datasets import load_digits
 
     bunch = load_digits()
     return LabelledData(
@@ -33,9 +33,7 @@ def _digits() -> LabelledData:
 
 DATASETS = {
     each.name: each
-    for each in (
-        DataSource("digits", "1797 handwritten digits, 8×8 pixels, 10 classes", "sklearn", _digits),
-    )
+    for each in (DataSource("digits", "1797 handwritten digits, 8×8 pixels, 10 classes", "sklearn", _digits),)
 }
 """Every data set by name: the only list of them."""
 
@@ -80,9 +78,7 @@ class Split:
     test_labels: NDArray[np.int64]
 
 
-def split(
-    data: LabelledData, test_fraction: float, order: NDArray[np.int64], *, is_centred: bool = False
-) -> Split:
+def split(data: LabelledData, test_fraction: float, order: NDArray[np.int64], *, is_centred: bool = False) -> Split:
     """Split samples in a given order: the first round(count·(1 − fraction)) train, the rest test.
 
     Parameters
@@ -100,6 +96,4 @@ def split(
     cut = round(len(data.labels) * (1 - test_fraction))
     train, test = order[:cut], order[cut:]
     centre = data.inputs[train].mean(0) if is_centred else np.zeros(data.inputs.shape[1])
-    return Split(
-        data.inputs[train] - centre, data.labels[train], data.inputs[test] - centre, data.labels[test]
-    )
+    return Split(data.inputs[train] - centre, data.labels[train], data.inputs[test] - centre, data.labels[test])

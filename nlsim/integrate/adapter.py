@@ -62,14 +62,12 @@ class AdaptiveRungeKutta:
         """Return ``until``: only record times and edges cut a stretch."""
         return until
 
-    def reach(
-        self, system: Any, piece: Piece, state: S, t: float, until: float, max_steps: int
-    ) -> Reached[S]:
+    def reach(self, system: Any, piece: Piece, state: S, t: float, until: float, max_steps: int) -> Reached[S]:
         """Advance from t exactly to ``until``; a failed stretch gives back the state it began with."""
         if max_steps < 1:
             return Reached(state, t, 0, Ending.BUDGET_SPENT, f"max_steps reached at t = {t:.9g}")
         # imported here: torchdiffeq costs a second, and only this method needs it
-        from torchdiffeq import odeint  # noqa: PLC0415
+        from torchdiffeq import odeint
 
         flow = _Flow(system, piece, state, self.min_step)
         start = tuple(leaves(state))

@@ -7,8 +7,7 @@ from nlsim.integrate.relaxation import EXPONENTIAL_EULER, EXPONENTIAL_SWEEP, IMP
 from nlsim.integrate.stepper import Stepper
 
 STEPPERS: dict[str, Stepper] = {
-    each.name: each
-    for each in (EXPLICIT_EULER, HEUN, RK4, IMPLICIT_SWEEP, EXPONENTIAL_SWEEP, EXPONENTIAL_EULER)
+    each.name: each for each in (EXPLICIT_EULER, HEUN, RK4, IMPLICIT_SWEEP, EXPONENTIAL_SWEEP, EXPONENTIAL_EULER)
 }
 """Steppers of fixed step."""
 

@@ -49,9 +49,7 @@ class Control(Protocol):
         """Return how far towards ``until`` one call may go if the loop wants to look after so many steps."""
         ...
 
-    def reach(
-        self, system: Any, piece: Piece, state: S, t: float, until: float, max_steps: int, /
-    ) -> Reached[S]:
+    def reach(self, system: Any, piece: Piece, state: S, t: float, until: float, max_steps: int, /) -> Reached[S]:
         """Advance from t exactly to ``until``; the state given is never written to."""
         ...
 
@@ -81,9 +79,7 @@ class FixedStep:
         count, length = step_count(t, until, self.dt)
         return until if count <= steps else t + steps * length
 
-    def reach(
-        self, system: Any, piece: Piece, state: S, t: float, until: float, max_steps: int
-    ) -> Reached[S]:
+    def reach(self, system: Any, piece: Piece, state: S, t: float, until: float, max_steps: int) -> Reached[S]:
         """Take equal steps from t to ``until``."""
         steps, length = step_count(t, until, self.dt)
         if steps > max_steps:

@@ -135,7 +135,8 @@ class Loop(Generic[S]):
             if bad is not None:
                 self.state, self.t, self.steps = self._good
                 self._end(
-                    Ending.DIVERGED, f"{bad} is not finite at t = {outcome.t:.9g}; all was at t = {self.t:.9g}"
+                    Ending.DIVERGED,
+                    f"{bad} is not finite at t = {outcome.t:.9g}; all was at t = {self.t:.9g}",
                 )
                 return
             self._good = (outcome.state, outcome.t, self.steps + outcome.steps)

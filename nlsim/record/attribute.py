@@ -41,9 +41,7 @@ def root_attributes(given: Mapping[str, Any] | None) -> dict[str, Any]:
         One of them cannot be stored, or has a name that the writer keeps for itself.
     """
     for name in sorted(RESERVED_ATTRIBUTES & (given or {}).keys()):
-        raise RunFileError(
-            "The run file keeps this attribute for itself.", given=name, advice="Choose another name."
-        )
+        raise RunFileError("The run file keeps this attribute for itself.", given=name, advice="Choose another name.")
     return stored_attributes(given)
 
 

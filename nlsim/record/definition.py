@@ -76,9 +76,7 @@ def create(
             root.dimensions = {fmt.TIME: None, **sizes}
             root.attrs.update(attributes)
             # NaN marks a frame whose values are flushed and whose time is not yet
-            time = root.create_variable(
-                fmt.TIME, (fmt.TIME,), "f8", chunks=(_CHUNK_FRAMES,), fillvalue=math.nan
-            )
+            time = root.create_variable(fmt.TIME, (fmt.TIME,), "f8", chunks=(_CHUNK_FRAMES,), fillvalue=math.nan)
             time.attrs.update({"units": time_units, "long_name": "time"})
             for coordinate in coordinates:
                 _define_coordinate(root, coordinate)
@@ -122,9 +120,9 @@ def _create_empty(path: Path) -> h5py.File:
         where=str(path),
         advice="Choose another --out, or pass --force to replace it.",
     )
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):
         raise taken
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise RunFileError(
             "The folder of the run file does not exist.",
             where=str(path.parent),
@@ -176,9 +174,7 @@ def _define_channel(
 def _define_coordinate(root: h5netcdf.File, coordinate: CoordinateSpec) -> None:
     if coordinate.is_text:
         text = h5py.string_dtype()
-        variable = root.create_variable(
-            coordinate.name, (coordinate.dim,), text, data=coordinate.values.astype(object)
-        )
+        variable = root.create_variable(coordinate.name, (coordinate.dim,), text, data=coordinate.values.astype(object))
     else:
         variable = root.create_variable(
             coordinate.name, (coordinate.dim,), coordinate.values.dtype, data=coordinate.values

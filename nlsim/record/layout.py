@@ -53,9 +53,7 @@ class CoordinateSpec:
         return self.values.dtype.kind == "U"
 
 
-def dimension_sizes(
-    channels: Iterable[ChannelSpec], coordinates: Sequence[CoordinateSpec] = ()
-) -> dict[str, int]:
+def dimension_sizes(channels: Iterable[ChannelSpec], coordinates: Sequence[CoordinateSpec] = ()) -> dict[str, int]:
     """Return the netCDF dimensions (without ``time``) of a set of channels, or refuse the set.
 
     Raises

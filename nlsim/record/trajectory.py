@@ -100,7 +100,7 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
         As :func:`open_run`.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise RunFileError("There is no such run file.", where=str(path))
     file = _open_any(path)
     try:

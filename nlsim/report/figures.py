@@ -78,7 +78,14 @@ def draw_learning(axes: Axes, data: xarray.Dataset) -> None:
         labels.append("test accuracy")
         right.set_ylabel("test accuracy [%]")
         right.set_ylim(0, 100)
-        right.annotate(f"{accuracy[-1]:.1f} %", (times[-1], accuracy[-1]), (-6, -14), textcoords="offset points", ha="right", color=RED)
+        right.annotate(
+            f"{accuracy[-1]:.1f} %",
+            (times[-1], accuracy[-1]),
+            (-6, -14),
+            textcoords="offset points",
+            ha="right",
+            color=RED,
+        )
     axes.legend(handles, labels, fontsize=8, frameon=False, loc="center right")
 
 
@@ -91,7 +98,11 @@ def draw_gradient_error(axes: Axes, data: xarray.Dataset) -> None:
         middle = float(np.median(error[seen]))
         axes.axhline(middle, color=GREY, lw=0.8, ls="--")
         axes.annotate(f"median {middle:.2g}", (times[0], middle), (4, 4), textcoords="offset points", color=GREY)
-    axes.set(xlabel="time", ylabel="‖g − g_BP‖ / ‖g_BP‖", title="Gradient from the costates against backpropagation")
+    axes.set(
+        xlabel="time",
+        ylabel="‖g − g_BP‖ / ‖g_BP‖",
+        title="Gradient from the costates against backpropagation",
+    )
 
 
 def draw_hamiltonian(axes: Axes, data: xarray.Dataset) -> None:

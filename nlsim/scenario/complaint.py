@@ -24,9 +24,7 @@ def explain(failure: ValidationError, raw: dict[str, Any], where: Where) -> Scen
     keys, same = ordered[0]
     problem, given, allowed, advice = _describe(keys, same, raw)
     if len(ordered) > 1:
-        others = "; ".join(
-            f"{'.'.join(k) or 'scenario'}: {_describe(k, f, raw)[0]}" for k, f in ordered[1:6]
-        )
+        others = "; ".join(f"{'.'.join(k) or 'scenario'}: {_describe(k, f, raw)[0]}" for k, f in ordered[1:6])
         advice = f"{advice + ' ' if advice else ''}Also wrong: {others}"
     return ScenarioError(problem, where=where(keys), given=given, allowed=allowed, advice=advice)
 
@@ -46,9 +44,7 @@ def _keys(location: tuple[int | str, ...], raw: Any) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def _describe(
-    keys: tuple[str, ...], findings: list[Any], raw: Any
-) -> tuple[str, object, str | None, str | None]:
+def _describe(keys: tuple[str, ...], findings: list[Any], raw: Any) -> tuple[str, object, str | None, str | None]:
     """Return problem, given, allowed and advice for the findings at one key."""
     first = findings[0]
     kind, name = first["type"], keys[-1] if keys else "scenario"

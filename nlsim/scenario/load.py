@@ -66,14 +66,15 @@ def load_scenario(source: str | Path, *, overrides: Sequence[str] = ()) -> Loade
         text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as failure:
         raise ScenarioError(
-            "The scenario cannot be read.", where=str(path), given=str(failure), allowed="a TOML file in UTF-8"
+            "The scenario cannot be read.",
+            where=str(path),
+            given=str(failure),
+            allowed="a TOML file in UTF-8",
         ) from None
     return parse_scenario(text, path=path, overrides=overrides)
 
 
-def parse_scenario(
-    text: str, *, path: Path | None = None, overrides: Sequence[str] = ()
-) -> LoadedScenario:
+def parse_scenario(text: str, *, path: Path | None = None, overrides: Sequence[str] = ()) -> LoadedScenario:
     """Validate TOML text; see :func:`load_scenario`."""
     try:
         raw = tomllib.loads(text)
@@ -89,9 +90,7 @@ def parse_scenario(
     try:
         values = Scenario.model_validate(raw)
     except ValidationError as failure:
-        raise explain(
-            failure, raw, lambda keys: _where(path, text, tuple(overrides), keys)
-        ) from None
+        raise explain(failure, raw, lambda keys: _where(path, text, tuple(overrides), keys)) from None
     return LoadedScenario(values, text, path, tuple(overrides))
 
 
@@ -105,9 +104,7 @@ def shipped_folder() -> Path:
 def shipped_scenarios() -> dict[str, Path]:
     """Return name -> file of the scenarios that come with nlsim."""
     folder = shipped_folder()
-    return {
-        path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))
-    }
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
 
 
 def _find(source: str | Path) -> Path:
@@ -139,9 +136,7 @@ def _assign(raw: dict[str, Any], assignment: str) -> None:
     for part in keys[:-1]:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise ScenarioError(
-                f"'{part}' is not a table.", where="--set", given=assignment, allowed="table.key=value"
-            )
+            raise ScenarioError(f"'{part}' is not a table.", where="--set", given=assignment, allowed="table.key=value")
     table[keys[-1]] = _value(written.strip())
 
 

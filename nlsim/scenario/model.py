@@ -122,9 +122,7 @@ Signal = Annotated[Samples | Sinusoids, Field(discriminator="name")]
 class FixedStep(Model):
     """A stepper with a fixed step."""
 
-    name: Literal[
-        "explicit_euler", "heun", "rk4", "implicit_sweep", "exponential_sweep", "exponential_euler"
-    ]
+    name: Literal["explicit_euler", "heun", "rk4", "implicit_sweep", "exponential_sweep", "exponential_euler"]
     """Which method, see `nlsim list steppers`."""
     dt: Positive
     """Step [time]."""

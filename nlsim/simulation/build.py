@@ -79,9 +79,7 @@ def build(source: LoadedScenario) -> Simulation:
     control.require(system)
     check_stability(source, system)
     signal, samples, evaluation = _signal(source, network, loss, device, dtype)
-    weights = network.initial_weights(
-        values.seed, scale=values.system.network.weight_scale, dtype=dtype, device=device
-    )
+    weights = network.initial_weights(values.seed, scale=values.system.network.weight_scale, dtype=dtype, device=device)
     state = entry.initial_state(system, weights, samples)
     observables = {**system.observables(), **evaluation}
     plan = plan_record(source, observables, times, state, signal.piece(0.0)(0.0))

@@ -105,8 +105,7 @@ def check_stability(source: LoadedScenario, system: Any) -> None:
     raise ScenarioError(
         f"The step is beyond the stability limit of '{chosen.name}'.",
         where=source.where("stepper", "dt"),
-        given=f"dt = {chosen.dt:g}; the {block} decays at rate {found.rate:g}: rate·dt = "
-        f"{found.rate * chosen.dt:g}",
+        given=f"dt = {chosen.dt:g}; the {block} decays at rate {found.rate:g}: rate·dt = {found.rate * chosen.dt:g}",
         allowed=f"rate·dt < {found.limit:g}, that is dt < {found.largest_step:g}",
         advice=f"Take dt below {found.largest_step:g}{sweeps}.",
     )
@@ -148,9 +147,7 @@ def check_times(source: LoadedScenario) -> list[float]:
 def is_multiple(duration: float, dt: float) -> bool:
     """Whether a duration is a whole number of steps (or 0) to nine digits."""
     quotient = duration / dt
-    return abs(quotient - round(quotient)) <= 1e-9 * max(1.0, abs(quotient)) and (
-        duration == 0 or round(quotient) >= 1
-    )
+    return abs(quotient - round(quotient)) <= 1e-9 * max(1.0, abs(quotient)) and (duration == 0 or round(quotient) >= 1)
 
 
 def grid(start: float, stop: float, every: float) -> list[float]:

@@ -114,10 +114,9 @@ def _cut(channel: model.Channel, observable: Observable, value: torch.Tensor, wh
         name=channel.name,
         dims=observable.dims,
         shape=tuple(
-            size if chosen is None else len(chosen)
-            for size, chosen in zip(value.shape, chosen_by_axis, strict=True)
+            size if chosen is None else len(chosen) for size, chosen in zip(value.shape, chosen_by_axis, strict=True)
         ),
-        dtype=str(value.dtype).removeprefix("torch."),
+        dtype=np.dtype(str(value.dtype).removeprefix("torch.")),
         units=observable.units,
         long_name=observable.long_name,
         coordinates={dim: np.asarray(chosen) for dim, chosen in channel.select.items()},

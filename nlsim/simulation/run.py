@@ -56,9 +56,7 @@ class Outcome:
     last: dict[str, float] = field(default_factory=dict)
 
 
-def run(
-    source: LoadedScenario, out: str | Path, *, force: bool = False, progress: Progress | None = None
-) -> Outcome:
+def run(source: LoadedScenario, out: str | Path, *, force: bool = False, progress: Progress | None = None) -> Outcome:
     """Run a scenario and record it.
 
     Parameters
@@ -87,9 +85,7 @@ def run(
     """
     path = Path(out)
     if path.exists() and not force:
-        raise RunFileError(
-            "The output file exists.", given=str(path), advice="Choose another --out, or pass --force."
-        )
+        raise RunFileError("The output file exists.", given=str(path), advice="Choose another --out, or pass --force.")
     simulation = build(source)
     if path.is_file():
         path.unlink()

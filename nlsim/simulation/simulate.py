@@ -83,15 +83,13 @@ def simulate(
     >>> data.attrs["ending"]
     'reached_end'
     """
-    import xarray  # noqa: PLC0415
+    import xarray
 
     if not until > start:
         raise NlsimError("The horizon is empty.", where="until", given=until, allowed=f"more than {start:g}")
     control = _control(stepper, dt, tolerances)
     times = distinct([*grid(start, until, every or (until - start) / 100), until])
-    loop = Loop(
-        Flow(vector_field), control, Constant(Inputs()), state, until=until, record_times=times, start=start
-    )
+    loop = Loop(Flow(vector_field), control, Constant(Inputs()), state, until=until, record_times=times, start=start)
     seen: list[float] = []
     frames: list[list[np.ndarray[Any, Any]]] = []
     with torch.no_grad():

@@ -40,9 +40,7 @@ class Backpropagation:
     gradient: tuple[Tensor, ...]
 
 
-def backpropagate(
-    network: LayeredNetwork, loss: Loss, weights: tuple[Tensor, ...], inputs: Inputs
-) -> Backpropagation:
+def backpropagate(network: LayeredNetwork, loss: Loss, weights: tuple[Tensor, ...], inputs: Inputs) -> Backpropagation:
     """Return activities, ∂L/∂x and ∂L/∂W of the summed loss at the given input and target.
 
     Equations (Betti & Gori, eq. 17, with λ = σ' π): π_D = L_x, π_l = Wᵀ_{l+1}(σ'(a_{l+1}) π_{l+1}) and
@@ -140,22 +138,19 @@ class HeavyBall:
     def vector_field(self, t: float, state: HeavyBallState, inputs: Inputs) -> HeavyBallState:
         """Return (v, −θ v − ∇(L + kV)/m)."""
         force = self.force(state.weight, inputs)
-        acceleration = tuple(
-            f / self.mass - self.dissipation * v for f, v in zip(force, state.velocity, strict=True)
-        )
+        acceleration = tuple(f / self.mass - self.dissipation * v for f, v in zip(force, state.velocity, strict=True))
         return HeavyBallState(state.velocity, acceleration)
 
     def rates(self, state: HeavyBallState) -> HeavyBallState:
         """Return zeros: nothing here is fast."""
         return HeavyBallState(
-            tuple(torch.zeros_like(w) for w in state.weight), tuple(torch.zeros_like(v) for v in state.velocity)
+            tuple(torch.zeros_like(w) for w in state.weight),
+            tuple(torch.zeros_like(v) for v in state.velocity),
         )
 
     def sweep_(self, t: float, state: HeavyBallState, inputs: Inputs, dt: float, fraction: Fraction) -> None:
         """Advance in place: v by explicit Euler at the old weights, then W with the new v."""
-        for weight, velocity, force in zip(
-            state.weight, state.velocity, self.force(state.weight, inputs), strict=True
-        ):
+        for weight, velocity, force in zip(state.weight, state.velocity, self.force(state.weight, inputs), strict=True):
             velocity.mul_(1 - dt * self.dissipation).add_(force, alpha=dt / self.mass)
             weight.add_(velocity, alpha=dt)
 
@@ -185,15 +180,11 @@ class HeavyBall:
 
         seen = [
             Observable("loss", (), "loss L summed over the current samples", loss),
-            Observable(
-                "energy", (), "kinetic energy plus loss plus regulariser", lambda t, y, u: self.energy(y, u)
-            ),
+            Observable("energy", (), "kinetic energy plus loss plus regulariser", lambda t, y, u: self.energy(y, u)),
         ]
         for layer in range(self.network.depth):
             seen.append(weight_observable("weight", layer, f"weights W_{layer + 1}", "1"))
-            seen.append(
-                weight_observable("velocity", layer, f"velocities of the weights W_{layer + 1}", "1/time")
-            )
+            seen.append(weight_observable("velocity", layer, f"velocities of the weights W_{layer + 1}", "1/time"))
         return {each.name: each for each in seen}
 
 

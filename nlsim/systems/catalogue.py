@@ -48,9 +48,7 @@ def build_network(parameters: Mapping[str, Any]) -> LayeredNetwork:
     """Return the layered network of a scenario's table: layers, activation, output_activation, bias."""
     depth = len(parameters["layers"]) - 1
     hidden, output = ACTIVATIONS[parameters["activation"]], ACTIVATIONS[parameters["output_activation"]]
-    return LayeredNetwork(
-        tuple(parameters["layers"]), (hidden,) * (depth - 1) + (output,), parameters["bias"]
-    )
+    return LayeredNetwork(tuple(parameters["layers"]), (hidden,) * (depth - 1) + (output,), parameters["bias"])
 
 
 def build_loss(name: str) -> Loss:

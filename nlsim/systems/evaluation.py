@@ -28,16 +28,16 @@ def evaluation_observables(
         Test samples ``(count, input)`` and their one-hot targets ``(count, classes)``.
     """
 
-    def test_loss(t: float, state: Any, _: Inputs) -> Tensor:
+    def loss_of(t: float, state: Any, inputs_now: Inputs) -> Tensor:
         return loss.value(network.forward(state.weight, inputs)[-1], targets).sum(-1)
 
-    def test_accuracy(t: float, state: Any, _: Inputs) -> Tensor:
+    def accuracy_of(t: float, state: Any, inputs_now: Inputs) -> Tensor:
         output = network.forward(state.weight, inputs)[-1]
         return (output.argmax(-1) == targets.argmax(-1)).to(output.dtype).mean(-1)
 
     count = len(inputs)
     seen = (
-        Observable("test_loss", (), f"loss L summed over the {count} test samples", test_loss),
-        Observable("test_accuracy", (), f"share of the {count} test samples classified right", test_accuracy),
+        Observable("test_loss", (), f"loss L summed over the {count} test samples", loss_of),
+        Observable("test_accuracy", (), f"share of the {count} test samples classified right", accuracy_of),
     )
     return {each.name: each for each in seen}

@@ -12,6 +12,11 @@ from nlsim.core.randomness import generator
 from nlsim.core.system import Inputs, Piece
 
 
+def hold(inputs: Inputs) -> Piece:
+    """Return a piece on which nothing moves."""
+    return lambda _: inputs
+
+
 @dataclass(frozen=True)
 class Constant:
     """An input and a target that never change."""
@@ -24,7 +29,7 @@ class Constant:
 
     def piece(self, t: float) -> Piece:
         """Return the constant inputs."""
-        return lambda _: self.inputs
+        return hold(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,7 @@ class HeldSamples:
         """Return the mini-batch of the interval that begins at or contains t, constant in time."""
         first = self.index(t) * self.batch
         chosen = self._positions(first, first + self.batch)
-        held = Inputs(self.inputs[chosen], self.targets[chosen])
-        return lambda _: held
+        return hold(Inputs(self.inputs[chosen], self.targets[chosen]))
 
     def _positions(self, start: int, stop: int) -> Tensor:
         count = len(self.inputs)

@@ -97,9 +97,7 @@ class Bridge:
         return abs(expected - float(running)) / (1 + abs(expected))
 
 
-def build_bridge(
-    widths: tuple[int, ...], activation: str, loss: str, *, samples: int = 2, seed: int = 0
-) -> Bridge:
+def build_bridge(widths: tuple[int, ...], activation: str, loss: str, *, samples: int = 2, seed: int = 0) -> Bridge:
     """Return both forms of a layered net with biases and unequal speeds at one random point."""
     network = LayeredNetwork(widths, (ACTIVATIONS[activation],) * (len(widths) - 1))
     draw = generator(seed, f"bridge {activation} {loss}")

@@ -195,9 +195,7 @@ def abstract_loss(outputs: list[Symbol], sample: int) -> Expression:
     return AbstractLoss(*outputs)
 
 
-def _drive(
-    graph: Graph, weight: dict[tuple[int, int], Symbol], values: dict[int, Symbol], i: int
-) -> Expression:
+def _drive(graph: Graph, weight: dict[tuple[int, int], Symbol], values: dict[int, Symbol], i: int) -> Expression:
     return sum(weight[i, j] * values[j] for j, k in graph.arcs if k == i)
 
 

@@ -74,9 +74,7 @@ def verify(keys: Sequence[str] = (), *, family: str | None = None, effort: Effor
     return list(reports(keys, family=family, effort=effort))
 
 
-def reports(
-    keys: Sequence[str] = (), *, family: str | None = None, effort: Effort | None = None
-) -> Iterator[Report]:
+def reports(keys: Sequence[str] = (), *, family: str | None = None, effort: Effort | None = None) -> Iterator[Report]:
     """Yield the reports of :func:`verify` one by one."""
     for theorem in choose(keys, family):
         begin = time.perf_counter()

@@ -186,12 +186,14 @@ def test_the_same_process_reads_and_goes_on_writing(tmp_path: Path):
 
 def test_leaving_by_an_exception_interrupts_the_file_and_lets_it_through(tmp_path: Path):
     path = tmp_path / "run.nc"
-    with (
-        pytest.raises(KeyboardInterrupt),
-        RunWriter(path, [ChannelSpec("x")], {}) as writer,
-    ):
-        writer.append(0.0, {"x": np.float64(1.0)})
-        raise KeyboardInterrupt("by hand")
+
+    def stopped_run() -> None:
+        with RunWriter(path, [ChannelSpec("x")], {}) as writer:
+            writer.append(0.0, {"x": np.float64(1.0)})
+            raise KeyboardInterrupt("by hand")
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped_run()
     with open_run(path) as dataset:
         assert dataset.x.values.tolist() == [1.0]
         assert dataset.attrs["state"] == dataset.attrs["ending"] == "interrupted"

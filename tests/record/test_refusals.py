@@ -173,9 +173,12 @@ def test_a_frame_that_does_not_fit_is_not_taken(tmp_path: Path, time, values, me
 
 
 def test_an_integer_channel_takes_no_float(tmp_path: Path):
-    with RunWriter(tmp_path / "r.nc", [ChannelSpec("k", dtype=np.dtype("int32"))], {}) as writer:
-        with pytest.raises(RunFileError, match="does not fit its channel"):
-            writer.append(0.0, {"k": np.float64(0.5)})
+    spec = ChannelSpec("k", dtype=np.dtype("int32"))
+    with (
+        RunWriter(tmp_path / "r.nc", [spec], {}) as writer,
+        pytest.raises(RunFileError, match="does not fit its channel"),
+    ):
+        writer.append(0.0, {"k": np.float64(0.5)})
 
 
 def test_a_closed_file_takes_nothing(tmp_path: Path):
@@ -194,10 +197,14 @@ def test_an_ending_that_cannot_be_written_keeps_the_frames(tmp_path: Path, monke
     def full(*arguments: object) -> None:
         raise OSError("no space left")
 
-    with pytest.raises(ZeroDivisionError) as caught, RunWriter(path, [X], {}) as writer:
-        writer.append(0.0, {"x": np.ones(3)})
-        monkeypatch.setattr("shutil.copyfile", full)
-        _ = 1 / 0
+    def failing_run() -> None:
+        with RunWriter(path, [X], {}) as writer:
+            writer.append(0.0, {"x": np.ones(3)})
+            monkeypatch.setattr("shutil.copyfile", full)
+            _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        failing_run()
     assert "no space left" in caught.value.__notes__[0]
     with open_run(path) as dataset:
         assert dataset.x.values.tolist() == [[1.0] * 3]

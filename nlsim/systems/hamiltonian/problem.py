@@ -84,7 +84,9 @@ class LearningProblem:
 
     def initial_state(self, weights: tuple[Tensor, ...], samples: int) -> LearningState:
         """Return the Cauchy data at t = 0: activities and all costates 0 (Betti & Gori, section 4.1)."""
-        activity = tuple(w.new_zeros((*w.shape[:-2], samples, n)) for w, n in zip(weights, self.network.widths[1:], strict=True))
+        activity = tuple(
+            w.new_zeros((*w.shape[:-2], samples, n)) for w, n in zip(weights, self.network.widths[1:], strict=True)
+        )
         return LearningState(
             activity,
             weights,

@@ -26,7 +26,7 @@ BACKPROP_LIMIT = Theorem(
         "with cycles: −I + D_σ W has its spectrum in the left half plane",
         "costates reversed: the exact equations repel forward solutions from the same manifold",
     ),
-    source="Betti & Gori, Nature-Inspired Local Propagation, Corollary 1 and eq. 17; rates and attenuation derived here",
+    source="Betti & Gori, Nature-Inspired Local Propagation, Corollary 1, eq. 17; rates and attenuation derived here",
     about=(
         CostateReversal,
         HamiltonEquations,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 
@@ -18,6 +19,7 @@ from nlsim.systems.backprop import backpropagate
 from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
 from nlsim.systems.hamiltonian.observables import relative_error
 from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState, costate_gradient
+from nlsim.systems.signals import hold
 from nlsim.theorems.bridge import build_bridge
 from nlsim.theorems.evidence import Evidence, Leg, Table, judge
 from nlsim.theorems.hamiltonian.nets import Case, cases, on_manifold
@@ -65,7 +67,7 @@ def settle(problem: LearningProblem, weights: tuple[torch.Tensor, ...], inputs: 
     system = CostateReversal(problem)
     state = problem.initial_state(weights, len(inputs.input if inputs.input is not None else ()))
     dt = 1e4 / float(problem.mean_speed)
-    return IMPLICIT_SWEEP.advance(system, lambda _: inputs, state, 0.0, dt, 12 + 2 * problem.network.depth)
+    return IMPLICIT_SWEEP.advance(system, hold(inputs), state, 0.0, dt, 12 + 2 * problem.network.depth)
 
 
 def static_exactness(effort: Effort) -> Evidence:
@@ -85,7 +87,7 @@ def static_exactness(effort: Effort) -> Evidence:
 
     return check_property(
         "static input, θ = 0: exact at any c",
-        "at rest, vector field/c and gradient error ≤ 1e-13 for c from 0.5 to 50, depth 1 to 4, all activations and losses",
+        "at rest, vector field/c and gradient error ≤ 1e-13; c from 0.5 to 50, depth 1 to 4, all activations and losses",
         effort,
         cases(),
         error_of,
@@ -127,9 +129,7 @@ def moving_gradients(case: Case, end: float = 2.0) -> tuple[list[torch.Tensor], 
     begin = end - 40 / case.speed
     state = on_manifold(problem, case.weights(), signal.at(begin))
     steps = 800
-    state = RK4.advance(
-        CostateReversal(problem), signal.piece(begin), state, begin, (end - begin) / steps, steps
-    )
+    state = RK4.advance(CostateReversal(problem), signal.piece(begin), state, begin, (end - begin) / steps, steps)
     inputs = signal.at(end)
     reference = backpropagate(problem.network, problem.loss, state.weight, inputs).gradient
     return list(costate_gradient(problem, state, inputs)), list(reference)
@@ -141,7 +141,7 @@ def gradient_order(effort: Effort) -> Evidence:
     runs = [moving_gradients(replace(MOVING, speed=c)) for c in speeds]
     errors = [_distance(found, reference) for found, reference in runs]
     extrapolated = []
-    for (coarse, _), (fine, reference) in zip(runs[:-1], runs[1:], strict=True):
+    for (coarse, _), (fine, reference) in pairwise(runs):
         better = [torch.as_tensor(richardson(a, b)) for a, b in zip(coarse, fine, strict=True)]
         extrapolated.append(_distance(better, reference))
     slope, improved = observed_order(speeds, errors), observed_order(speeds[1:], extrapolated)
@@ -175,9 +175,7 @@ def stepper_table(effort: Effort) -> Evidence:
     saturated = [_number(e) for c, e in zip(speeds, simultaneous, strict=True) if c * dt >= 40]
     is_saturated = min(saturated) > 0.01 and max(saturated) < 1.01 * min(saturated)
     is_refused = all((e.startswith("refused")) == b for e, b in zip(errors["explicit_euler"], beyond, strict=True))
-    rows = tuple(
-        (f"{c:.0e}", f"{c * dt:g}", *(errors[name][row] for name in names)) for row, c in enumerate(speeds)
-    )
+    rows = tuple((f"{c:.0e}", f"{c * dt:g}", *(errors[name][row] for name in names)) for row, c in enumerate(speeds))
     return Evidence(
         Leg.ORDER,
         "fixed dt, c → ∞: asymptotic preservation",
@@ -232,7 +230,7 @@ def forward_control(effort: Effort) -> Evidence:
         state = problem.initial_state(case.weights(), case.samples)
         sizes = []
         for _ in range(2):
-            state = RK4.advance(system, lambda _, held=inputs: held, state, 0.0, 0.02 / c, 300)
+            state = RK4.advance(system, hold(inputs), state, 0.0, 0.02 / c, 300)
             sizes.append(float(torch.cat([pi.flatten() for pi in state.costate]).norm()))
         rates.append(math.log(sizes[1] / sizes[0]) / 6)  # between t = 6/c and 12/c, in units of c
     return Evidence(

@@ -33,9 +33,7 @@ def _report(name: str, expected: str, answers: list[bool | None]) -> Evidence:
 def backprop_relation(of: Model, i: int) -> Any:
     """Return Σ_k σ'(a_k) w_ki π_k + L_{x_i} − π_i: eq. 17 says it vanishes."""
     pulled = sum(
-        SigmaPrime(of.pre_activation(k)) * of.weight[k, i] * of.costate[0][k]
-        for j, k in of.graph.arcs
-        if j == i
+        SigmaPrime(of.pre_activation(k)) * of.weight[k, i] * of.costate[0][k] for j, k in of.graph.arcs if j == i
     )
     return pulled + sp.diff(of.loss[0], of.x[0][i]) - of.costate[0][i]
 
@@ -155,4 +153,3 @@ def _manifold(of: Model) -> dict[Any, Any]:
         (solution,) = sp.solve(of.velocity(i).subs(solved), of.x[0][i])
         solved[of.x[0][i]] = solution
     return solved
-

@@ -16,6 +16,7 @@ from nlsim.integrate.explicit import EXPLICIT_EULER, RK4
 from nlsim.integrate.relaxation import EXPONENTIAL_SWEEP, IMPLICIT_SWEEP, Sweep
 from nlsim.systems.backprop import HeavyBall, HeavyBallState, backpropagate
 from nlsim.systems.hamiltonian.learning import CostateReversal
+from nlsim.systems.signals import hold
 from nlsim.theorems.bridge import build_bridge
 from nlsim.theorems.evidence import Evidence, Leg, Table, judge
 from nlsim.theorems.hamiltonian.nets import Case, cases, on_manifold
@@ -91,7 +92,7 @@ def sgd(case: Case, batches: list[Inputs], tau: float, mass: float, theta: float
         optimiser.zero_grad()
         with torch.enable_grad():
             output = problem.network.forward(tuple(weights), inputs.input)[-1]
-            problem.loss.value(output, inputs.target).sum().backward()
+            torch.autograd.backward(problem.loss.value(output, inputs.target).sum())
         optimiser.step()
     return tuple(w.detach() for w in weights)
 
@@ -110,29 +111,23 @@ def equals_sgd(effort: Effort) -> Evidence:
         batches = _batches(case, count)
         expected = sgd(case, batches, tau, mass, theta / tau, k)
         depth = len(case.widths) - 1
-        problem = replace(
-            case.problem(mass=mass), speed=(60 / tau,) * depth, dissipation=0.0, regularisation=k
-        )
+        problem = replace(case.problem(mass=mass), speed=(60 / tau,) * depth, dissipation=0.0, regularisation=k)
         ball = HeavyBall(problem.network, problem.loss, mass, theta / tau, k)
         slow = HeavyBallState(case.weights(), tuple(torch.zeros_like(w) for w in case.weights()))
         for inputs in batches:
-            slow = IMPLICIT_SWEEP.advance(ball, lambda _, held=inputs: held, slow, 0.0, tau, 1)
+            slow = IMPLICIT_SWEEP.advance(ball, hold(inputs), slow, 0.0, tau, 1)
         gaps = [_gap(slow.weight, expected)]
         # θ also attenuates finite-speed costates, so the fast system is compared at θ = 0 …
         undamped = sgd(case, batches, tau, mass, 0.0, k)
         fast = problem.initial_state(case.weights(), case.samples)
         for inputs in batches:
-            fast = EXPONENTIAL_SWEEP.advance(
-                CostateReversal(problem), lambda _, held=inputs: held, fast, 0.0, tau, 1
-            )
+            fast = EXPONENTIAL_SWEEP.advance(CostateReversal(problem), hold(inputs), fast, 0.0, tau, 1)
         gaps.append(_gap(fast.weight, undamped))
         # … and, with θ, at a speed so large that the attenuation D θ/c is below rounding
         damped = replace(problem, speed=(1e17 / tau,) * depth, dissipation=theta / tau)
         fast = damped.initial_state(case.weights(), case.samples)
         for inputs in batches:
-            fast = EXPONENTIAL_SWEEP.advance(
-                CostateReversal(damped), lambda _, held=inputs: held, fast, 0.0, tau, 1
-            )
+            fast = EXPONENTIAL_SWEEP.advance(CostateReversal(damped), hold(inputs), fast, 0.0, tau, 1)
         gaps.append(_gap(fast.weight, expected))
         return max(gaps)
 
@@ -201,7 +196,7 @@ def order_of_update_control(effort: Effort) -> Evidence:
     for stepper in steppers:
         state = HeavyBallState(case.weights(), tuple(torch.zeros_like(w) for w in case.weights()))
         for inputs in batches:
-            state = stepper.advance(ball, lambda _, held=inputs: held, state, 0.0, tau, 1)
+            state = stepper.advance(ball, hold(inputs), state, 0.0, tau, 1)
         gaps[stepper.name] = _gap(state.weight, expected)
     return Evidence(
         Leg.CONTROL,
@@ -220,7 +215,12 @@ MOMENTUM_LIMIT = Theorem(
         "horizon the weights differ by O(1/c). One step τ with the new velocity is SGD with learning rate τ²/m, "
         "momentum 1 − τθ and weight decay k; at τθ = 1 it is plain gradient descent."
     ),
-    hypotheses=("equal speeds c_i = c", "φ = e^{θt}", "the weights move with the new velocity", "first step: buffer 0"),
+    hypotheses=(
+        "equal speeds c_i = c",
+        "φ = e^{θt}",
+        "the weights move with the new velocity",
+        "first step: buffer 0",
+    ),
     source="Betti & Gori, Nature-Inspired Local Propagation, Proposition 4 and eq. 20; the step derived here",
     about=(HeavyBall, CostateReversal, Sweep),
     checks=(
