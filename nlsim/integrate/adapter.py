@@ -98,6 +98,7 @@ class _Flow:
     def __init__(self, system: Any, piece: Piece, state: Any, min_step: float) -> None:
         self.system, self.piece, self.min_step = system, piece, min_step
         self.latest = state
+        self.accepted_from = state
         self.initial_size = _largest(state)[1]
         self.accepted = 0
 
@@ -107,8 +108,9 @@ class _Flow:
         return tuple(leaves(self.system.vector_field(now, self.latest, self.piece(now))))
 
     def callback_accept_step(self, t: Tensor, y: Any, dt: Tensor) -> None:
-        """Count an accepted step."""
+        """Count an accepted step, and keep the state from which it was taken."""
         self.accepted += 1
+        self.accepted_from = rebuild(self.accepted_from, list(y))
 
     def callback_reject_step(self, t: Tensor, y: Any, dt: Tensor) -> None:
         """Stop where the tolerances ask for less than min_step."""
@@ -127,7 +129,7 @@ def _ending(failure: Exception, flow: _Flow) -> tuple[Ending, str]:
     if isinstance(failure, _StepTooSmallError):
         return Ending.STEP_TOO_SMALL, f"a step of min_step = {flow.min_step:g} has too large an error"
     if "underflow" in text:
-        name, size = _largest(flow.latest)
+        name, size = _largest(flow.accepted_from)
         if size > BLOW_UP * max(1.0, flow.initial_size):
             return Ending.DIVERGED, f"{name} blows up, past {size:.3g},"
         return Ending.STEP_TOO_SMALL, "the step fell below the resolution of time"

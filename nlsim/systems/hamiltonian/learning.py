@@ -42,6 +42,11 @@ def _assemble(problem: LearningProblem, state: LearningState, inputs: Inputs, si
     )
 
 
+def _largest(constant: Constant) -> float:
+    """Return a constant's largest value over an ensemble."""
+    return float(constant.max()) if isinstance(constant, Tensor) else float(constant)
+
+
 @dataclass(frozen=True)
 class HamiltonEquations:
     """The exact Hamilton equations (Betti & Gori, eq. 12–14), in normalised costates.
@@ -67,7 +72,7 @@ class HamiltonEquations:
 
     def fastest_rate(self) -> float:
         """Return the largest c_l."""
-        return max(float(torch.as_tensor(c).max()) for c in self.problem.speed)
+        return max(_largest(c) for c in self.problem.speed)
 
     def observables(self) -> Mapping[str, Observable]:
         """Return the channels of :func:`~nlsim.systems.hamiltonian.observables.learning_observables`."""
@@ -155,11 +160,11 @@ class CostateReversal:
 
     def slow_rate(self) -> float:
         """Return θ, the decay rate that the sweep steppers treat explicitly."""
-        return float(torch.as_tensor(self.problem.dissipation).max())
+        return _largest(self.problem.dissipation)
 
     def fastest_rate(self) -> float:
         """Return the largest c_l + θ."""
-        return max(float(torch.as_tensor(c + self.problem.dissipation).max()) for c in self.problem.speed)
+        return max(_largest(c + self.problem.dissipation) for c in self.problem.speed)
 
     def observables(self) -> Mapping[str, Observable]:
         """Return the channels of :func:`~nlsim.systems.hamiltonian.observables.learning_observables`."""

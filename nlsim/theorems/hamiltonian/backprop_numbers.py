@@ -87,7 +87,7 @@ def static_exactness(effort: Effort) -> Evidence:
 
     return check_property(
         "static input, θ = 0: exact at any c",
-        "at rest, vector field/c and gradient error ≤ 1e-13; c from 0.5 to 50, depth 1 to 4, all activations and losses",
+        "at rest vector field/c and gradient error ≤ 1e-13; c from 0.5 to 50, depth 1 to 4, all activations and losses",
         effort,
         cases(),
         error_of,
