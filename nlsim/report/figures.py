@@ -63,6 +63,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def draw_learning(axes: Axes, data: xarray.Dataset) -> None:
     """Draw the loss on a logarithmic axis, and test accuracy on the right when recorded."""
+    data = data.isel(time=coarse_frames(data["time"].values))
     times, loss = data["time"].values, data["loss"].values
     seen = loss > 0
     axes.semilogy(times[seen], loss[seen], color=BLUE, lw=0.8, label="loss, current samples")
@@ -91,6 +92,7 @@ def draw_learning(axes: Axes, data: xarray.Dataset) -> None:
 
 def draw_gradient_error(axes: Axes, data: xarray.Dataset) -> None:
     """Draw the relative distance of the costate gradient from backpropagation."""
+    data = data.isel(time=coarse_frames(data["time"].values))
     times, error = data["time"].values, data["gradient_error"].values
     seen = np.isfinite(error) & (error > 0)
     axes.semilogy(times[seen], error[seen], color=GREEN, lw=0.8)
@@ -101,14 +103,17 @@ def draw_gradient_error(axes: Axes, data: xarray.Dataset) -> None:
     axes.set(
         xlabel="time",
         ylabel="‖g − g_BP‖ / ‖g_BP‖",
-        title="Gradient from the costates against backpropagation",
+        title="Costate gradient against backpropagation",
     )
 
 
 def draw_hamiltonian(axes: Axes, data: xarray.Dataset) -> None:
     """Draw the normalised Hamiltonian."""
-    axes.plot(data["time"].values, data["hamiltonian"].values, color=ORANGE, lw=0.8)
-    axes.set(xlabel="time", ylabel="H/φ", title="Hamiltonian", yscale="symlog")
+    data = data.isel(time=coarse_frames(data["time"].values))
+    values = data["hamiltonian"].values
+    axes.plot(data["time"].values, values, color=ORANGE, lw=0.8)
+    scale = "log" if (values > 0).all() else "linear"
+    axes.set(xlabel="time", ylabel="H/φ (sum over samples)", title="Hamiltonian", yscale=scale)
 
 
 def draw_neuron(axes: Axes, data: xarray.Dataset) -> None:
@@ -139,6 +144,15 @@ def finest_stretch(times: np.ndarray[Any, Any]) -> slice:
             start = position + 1
     length, first = best[0], -best[1]
     return slice(first, first + min(length, 199) + 1)
+
+
+def coarse_frames(times: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the frames without the inside of a stretch recorded much more finely than the rest."""
+    kept = np.arange(len(times))
+    fine = finest_stretch(times)
+    if len(times) < 3 or np.median(np.diff(times)) < 3 * np.diff(times).min():
+        return kept
+    return np.concatenate([kept[: fine.start + 1], kept[fine.stop - 1 :]])
 
 
 def _first_neuron(variable: xarray.DataArray) -> np.ndarray[Any, Any]:
