@@ -87,3 +87,9 @@ def attribute_value(name: str, value: object) -> str | list[str] | npt.NDArray[A
         allowed="text, a number of at most 64 bits, or a flat list of one of them",
         advice="Leave out what has no value; store tables as text.",
     )
+
+
+def printable(error: BaseException) -> str:
+    """Return an error's type and message as text that an attribute can hold."""
+    text = f"{type(error).__name__}: {error}".replace("\0", "")
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import numpy as np
 
 from nlsim.errors import RunFileError
 from nlsim.record import format as fmt
+from nlsim.record.attribute import stored_attributes
 from nlsim.record.format import ChannelSpec
 from nlsim.record.layout import CoordinateSpec, dimension_sizes
 
@@ -53,7 +55,7 @@ def create(
     channels, coordinates : sequences
         What it will hold.
     attributes : mapping
-        Root attributes as they are stored.
+        The caller's root attributes as they are stored.
     time_units : str
         Unit of time.
     block : int
@@ -74,6 +76,7 @@ def create(
     try:
         with netcdf(file) as root:
             root.dimensions = {fmt.TIME: None, **sizes}
+            root.attrs.update(_own_attributes())
             root.attrs.update(attributes)
             # NaN marks a frame whose values are flushed and whose time is not yet
             time = root.create_variable(fmt.TIME, (fmt.TIME,), "f8", chunks=(_CHUNK_FRAMES,), fillvalue=math.nan)
@@ -115,13 +118,6 @@ def frames_per_block(channels: Sequence[ChannelSpec]) -> int:
 
 
 def _create_empty(path: Path) -> h5py.File:
-    taken = RunFileError(
-        "This file exists already; a run never overwrites one.",
-        where=str(path),
-        advice="Choose another --out, or pass --force to replace it.",
-    )
-    if os.path.lexists(path):
-        raise taken
     if not os.path.isdir(path.parent):
         raise RunFileError(
             "The folder of the run file does not exist.",
@@ -134,13 +130,30 @@ def _create_empty(path: Path) -> h5py.File:
             raise PermissionError("the folder is not writable")
         return h5py.File(path, "x", libver=fmt.LIBVER, track_order=True)
     except FileExistsError:
-        raise taken from None
+        raise RunFileError(
+            "This file exists already; a run never overwrites one.",
+            where=str(path),
+            advice="Choose another --out, or pass --force to replace it.",
+        ) from None
     except OSError as error:
         raise RunFileError(
             f"The run file cannot be created: {error}",
             where=str(path),
             advice="Choose another --out, in a folder that you may write to.",
         ) from error
+
+
+def _own_attributes() -> dict[str, Any]:
+    own = {
+        "Conventions": fmt.CONVENTIONS,
+        fmt.SCHEMA_ATTRIBUTE: fmt.SCHEMA,
+        fmt.STATE: fmt.RUNNING,
+        fmt.ENDING: "",
+        fmt.ENDING_DETAIL: "",
+        fmt.WRITER_HOST: platform.node(),
+        fmt.WRITER_PID: os.getpid(),
+    }
+    return stored_attributes(own)
 
 
 def _define_channel(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,10 @@ from nlsim.record import format as fmt
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.05
+_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+_SUPERBLOCK: Final = struct.Struct("<8xB2xB16xQ")
+"""Of an HDF5 superblock of version 3: its version, its flags, and the size that the file should have."""
+_SWMR_WRITER: Final = 0b100
 _NETCDF_ATTRIBUTES: Final = frozenset({"DIMENSION_LIST", "REFERENCE_LIST"})
 
 
@@ -111,20 +116,35 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
 
 def _open_any(path: Path) -> h5py.File:
-    if not h5py.is_hdf5(path):
+    for _ in range(_TRIES):
+        try:
+            return h5py.File(path, "r", swmr=_has_live_writer(path))
+        except OSError as error:
+            reason = error
+        time.sleep(_PAUSE)
+    raise RunFileError(f"This run file cannot be opened: {reason}", where=str(path)) from reason
+
+
+def _has_live_writer(path: Path) -> bool:
+    """Whether the file is being written, or was when its process was killed.
+
+    Read from the superblock, because the SWMR mode cannot be tried on any file: given a damaged one, HDF5
+    waits, each time twice as long, for a writer to repair it.
+    """
+    with open(path, "rb") as file:
+        head = file.read(_SUPERBLOCK.size)
+        size = file.seek(0, os.SEEK_END)
+    if len(head) < _SUPERBLOCK.size or not head.startswith(_SIGNATURE):
         raise RunFileError(
             "This is not an HDF5 file, so not a run file.",
             where=str(path),
             advice="Run files are what 'nlsim run' writes; scenarios are TOML.",
         )
-    for _ in range(_TRIES):
-        for is_live in (False, True):  # the plain way refuses a file that has a writer, or had one killed
-            try:
-                return h5py.File(path, "r", swmr=is_live)
-            except OSError as error:
-                reason = error
-        time.sleep(_PAUSE)
-    raise RunFileError(f"This run file cannot be opened: {reason}", where=str(path)) from reason
+    version, flags, end = _SUPERBLOCK.unpack(head)
+    is_live = version >= 3 and bool(flags & _SWMR_WRITER)
+    if is_live and size < end:
+        raise OSError(f"it is cut short: {size} of {end} bytes")
+    return is_live
 
 
 def _refuse_foreign(file: h5py.File, path: str) -> None:
@@ -144,28 +164,30 @@ def _refuse_foreign(file: h5py.File, path: str) -> None:
             advice="Install a newer nlsim.",
         )
 
-    def refuse(what: str, name: str) -> None:
+    # a fault is returned, not raised: h5py does not let an exception through a visit of links
+    fault = file.visititems_links(_fault_of_link) or _fault_of_object("/", file)
+    fault = fault or file.visititems(_fault_of_object)
+    if fault is not None:
+        what, name = fault
         raise RunFileError(
             f"This run file holds {what}, which nlsim never writes; it is not read.", where=f"{path}: {name}"
         )
 
-    def check_link(name: str, link: Any) -> None:
-        if not isinstance(link, h5py.HardLink):
-            refuse("a link to elsewhere", name)
 
-    def check_object(name: str, thing: Any) -> None:
-        if isinstance(thing, h5py.Dataset):
-            if thing.is_virtual or thing.external:
-                refuse("an array that lies in another file", name)
-            if not _is_plain(thing.dtype):
-                refuse("an array of neither numbers nor text", name)
-        for attribute in thing.attrs.keys() - _NETCDF_ATTRIBUTES:
-            if not _is_plain(thing.attrs.get_id(attribute).dtype):
-                refuse("an attribute of neither numbers nor text", f"{name}, attribute {attribute}")
+def _fault_of_link(name: str, link: Any) -> tuple[str, str] | None:
+    return None if isinstance(link, h5py.HardLink) else ("a link to elsewhere", name)
 
-    file.visititems_links(check_link)
-    check_object("/", file)
-    file.visititems(check_object)
+
+def _fault_of_object(name: str, thing: Any) -> tuple[str, str] | None:
+    if isinstance(thing, h5py.Dataset):
+        if thing.is_virtual or thing.external:
+            return "an array that lies in another file", name
+        if not _is_plain(thing.dtype):
+            return "an array of neither numbers nor text", name
+    for attribute in thing.attrs.keys() - _NETCDF_ATTRIBUTES:
+        if not _is_plain(thing.attrs.get_id(attribute).dtype):
+            return "an attribute of neither numbers nor text", f"{name}, attribute {attribute}"
+    return None
 
 
 def _is_plain(dtype: np.dtype[Any]) -> bool:

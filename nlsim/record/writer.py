@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +13,7 @@ import numpy.typing as npt
 
 from nlsim.errors import RunFileError
 from nlsim.record import format as fmt
-from nlsim.record.attribute import root_attributes, stored_attributes
+from nlsim.record.attribute import printable, root_attributes, stored_attributes
 from nlsim.record.checkpoint import storable, write_checkpoint
 from nlsim.record.definition import create, frames_per_block, replaced
 from nlsim.record.format import ChannelSpec
@@ -71,20 +69,11 @@ class RunWriter:
         self._block = frames_per_block(specs) if block_frames is None else block_frames
         if self._block < 1:
             raise RunFileError("A block holds at least one frame.", where="block_frames", given=block_frames)
-        own = {
-            "Conventions": fmt.CONVENTIONS,
-            fmt.SCHEMA_ATTRIBUTE: fmt.SCHEMA,
-            fmt.STATE: fmt.RUNNING,
-            fmt.ENDING: "",
-            fmt.ENDING_DETAIL: "",
-            fmt.WRITER_HOST: platform.node(),
-            fmt.WRITER_PID: os.getpid(),
-        }
         self._file = create(
             self.path,
             specs,
             coordinates,
-            root_attributes(attributes) | stored_attributes(own),
+            root_attributes(attributes),
             time_units=time_units,
             block=self._block,
         )
@@ -203,7 +192,6 @@ class RunWriter:
         The ending is written to a copy that then takes the place of the file: at any instant the path
         holds a file that opens. Cost: one copy of the file, in time and for a moment in space.
         """
-        self._refuse_if_closed()
         if not ending:
             raise RunFileError("A run needs an ending.", where="ending", given=ending)
         tensors = None if checkpoint is None else storable(checkpoint)
@@ -237,20 +225,16 @@ class RunWriter:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._closed:
             return
-        if error is None:
-            self.close(fmt.INTERRUPTED, "the writer was left without an ending")
-            return
         try:
-            self.close(fmt.INTERRUPTED, _printable(error))
-        except Exception as second:  # the first error is the one to see
-            error.add_note(f"While the run file was closed: {second}")
+            self.close(fmt.INTERRUPTED, printable(error) if error else "the writer was left without an ending")
+        except Exception as second:
+            if error is None:
+                raise
+            error.add_note(f"While the run file was closed: {second}")  # the first error is the one to see
 
     def _extend(self, variable: str, begin: int, end: int, buffer: npt.NDArray[Any]) -> None:
         dataset = self._file[variable]
@@ -260,8 +244,3 @@ class RunWriter:
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise RunFileError("This run file is closed.", where=str(self.path))
-
-
-def _printable(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}".replace("\0", "")
-    return text.encode("utf-8", "replace").decode("utf-8")

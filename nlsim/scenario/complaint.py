@@ -18,7 +18,13 @@ def explain(failure: ValidationError, raw: dict[str, Any], where: Where) -> Scen
     """Return the error for the first finding, with the others named in its advice."""
     findings: dict[tuple[str, ...], list[Any]] = {}
     for finding in failure.errors(include_url=False):
-        findings.setdefault(_keys(finding["loc"], raw), []).append(finding)
+        keys = _keys(finding["loc"], raw, is_missing=finding["type"] == "missing")
+        if finding["type"] == "union_tag_invalid":
+            keys = (*keys, "name")
+        findings.setdefault(keys, []).append(finding)
+    # a fault inside a value explains why the value fits no other branch of a union
+    for keys in [k for k in findings if any(other[: len(k)] == k and other != k for other in findings)]:
+        del findings[keys]
     # unknown keys first: the usual cause of a missing one is a misspelling beside it
     ordered = sorted(findings.items(), key=lambda item: item[1][0]["type"] != "extra_forbidden")
     keys, same = ordered[0]
@@ -29,12 +35,12 @@ def explain(failure: ValidationError, raw: dict[str, Any], where: Where) -> Scen
     return ScenarioError(problem, where=where(keys), given=given, allowed=allowed, advice=advice)
 
 
-def _keys(location: tuple[int | str, ...], raw: Any) -> tuple[str, ...]:
-    """Drop what the validator adds to a location: union tags and branch names."""
+def _keys(location: tuple[int | str, ...], raw: Any, *, is_missing: bool) -> tuple[str, ...]:
+    """Drop what the validator adds to a location: names of the branches of a union."""
     keys: list[str] = []
-    for part in location:
+    for position, part in enumerate(location, start=1):
         if isinstance(raw, dict) and isinstance(part, str):
-            if part not in raw and raw.get("name") == part:
+            if part not in raw and not (is_missing and position == len(location)):
                 continue
             keys.append(part)
             raw = raw.get(part)
@@ -60,13 +66,15 @@ def _describe(keys: tuple[str, ...], findings: list[Any], raw: Any) -> tuple[str
         tags = re.findall(r"'([^']*)'", first["ctx"]["expected_tags"])
         guess = did_you_mean(first["ctx"]["tag"], tags)
         advice = f"Did you mean '{guess}'?" if guess else None
-        return f"There is no {name} of this name.", first["ctx"]["tag"], ", ".join(tags), advice
+        return f"There is no {keys[-2]} of this name.", first["ctx"]["tag"], ", ".join(tags), advice
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
         guess = did_you_mean(str(first["input"]), choices)
         advice = f"Did you mean '{guess}'?" if guess else None
         return f"'{name}' has no such choice.", first["input"], ", ".join(choices), advice
-    allowed = " or ".join(dict.fromkeys(_sentence(each["msg"]) for each in findings))
+    # of a union, only the branches that take this kind of value tell something
+    telling = [each for each in findings if each["type"] not in ("list_type", "float_type")] or findings
+    allowed = " or ".join(dict.fromkeys(_sentence(each["msg"]) for each in telling))
     return f"'{name}' is not valid.", first["input"], allowed, None
 
 

@@ -150,7 +150,8 @@ def _value(written: str) -> Any:
 def _where(path: Path | None, text: str, overrides: Sequence[str], keys: Sequence[str]) -> str:
     dotted = ".".join(keys)
     for assignment in reversed(overrides):
-        if assignment.partition("=")[0].strip() == dotted:
+        key = assignment.partition("=")[0].strip()
+        if key == dotted or key.startswith(f"{dotted}."):
             return f"--set {assignment}"
     line = line_of(text, keys)
     file = str(path) if path else "scenario text"

@@ -70,7 +70,6 @@ def build(source: LoadedScenario) -> Simulation:
     device, dtype = pick_device(source), getattr(torch, values.numerics.dtype)
     check_data(source)
     check_speeds(source)
-    times = check_times(source)
     entry = SYSTEMS[values.system.name]
     network = build_network(values.system.network.model_dump())
     loss = build_loss(values.system.network.loss)
@@ -78,6 +77,7 @@ def build(source: LoadedScenario) -> Simulation:
     control = build_control(values.stepper)
     control.require(system)
     check_stability(source, system)
+    times = check_times(source)
     signal, samples, evaluation = _signal(source, network, loss, device, dtype)
     weights = network.initial_weights(values.seed, scale=values.system.network.weight_scale, dtype=dtype, device=device)
     state = entry.initial_state(system, weights, samples)

@@ -87,10 +87,27 @@ def run(source: LoadedScenario, out: str | Path, *, force: bool = False, progres
     if path.exists() and not force:
         raise RunFileError("The output file exists.", given=str(path), advice="Choose another --out, or pass --force.")
     simulation = build(source)
-    if path.is_file():
-        path.unlink()
     with threads(source.values.numerics.threads):
         return _record(simulation, path, progress)
+
+
+@contextmanager
+def moved_aside(path: Path) -> Iterator[None]:
+    """Take a file out of the way while its successor is created; put it back if that fails."""
+    if not path.is_file():
+        yield
+        return
+    aside = path.with_name(f".{path.name}.old")
+    try:
+        path.replace(aside)
+    except OSError as failure:
+        raise RunFileError("The output file cannot be replaced.", where=str(path), given=str(failure)) from None
+    try:
+        yield
+    except BaseException:
+        aside.replace(path)
+        raise
+    aside.unlink()
 
 
 def _record(simulation: Simulation, path: Path, progress: Progress | None) -> Outcome:
@@ -104,7 +121,9 @@ def _record(simulation: Simulation, path: Path, progress: Progress | None) -> Ou
         **provenance(source, device),
     }
     begin = time.perf_counter()
-    with RunWriter(path, [each.spec for each in plan.channels], attributes) as writer:
+    with moved_aside(path):
+        recorder = RunWriter(path, [each.spec for each in plan.channels], attributes)
+    with recorder as writer:
         loop = Loop(
             simulation.system,
             simulation.control,

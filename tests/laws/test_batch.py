@@ -6,14 +6,14 @@ import math
 
 import pytest
 import torch
+from support.compare import assert_round_off
+from support.learning import make_inputs, make_network, make_problem, make_state, sample
 
-from nlsim.integrate.catalogue import STEPPERS
 from nlsim.core.system import Inputs
+from nlsim.integrate.catalogue import STEPPERS
 from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
 from nlsim.systems.hamiltonian.problem import hamiltonian
 from nlsim.systems.loss import LOSSES
-from support.compare import assert_round_off
-from support.learning import make_inputs, make_network, make_problem, make_state, sample
 
 NETWORK = make_network()
 SAMPLES = 6
@@ -43,8 +43,7 @@ def test_force_on_the_weights_is_the_sum_over_samples(kind):
     state, inputs = make_state(NETWORK, SAMPLES), make_inputs(NETWORK, SAMPLES)
     together = system.vector_field(0.0, state, inputs).weight_costate
     parts = [
-        system.vector_field(0.0, sample(state, index), pick(inputs, index)).weight_costate
-        for index in range(SAMPLES)
+        system.vector_field(0.0, sample(state, index), pick(inputs, index)).weight_costate for index in range(SAMPLES)
     ]
     assert_round_off(together, tuple(sum(layer) for layer in zip(*parts, strict=True)), ROUNDINGS)
 

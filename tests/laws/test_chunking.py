@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from support.compare import assert_round_off, assert_same_bits
+from support.learning import draw, make_inputs, make_network, make_problem, make_sinusoid, make_state
 
 from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import FixedStep
 from nlsim.integrate.loop import Loop
 from nlsim.systems.hamiltonian.learning import CostateReversal
 from nlsim.systems.signals import Constant, HeldSamples
-from support.compare import assert_round_off, assert_same_bits
-from support.learning import draw, make_inputs, make_network, make_problem, make_sinusoid, make_state
 
 NETWORK = make_network()
 SYSTEM = CostateReversal(make_problem(NETWORK))

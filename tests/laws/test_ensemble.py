@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 import torch
+from support.compare import assert_round_off
+from support.learning import draw, make_inputs, make_network, make_problem, make_sinusoid, make_state, member
 
 from nlsim.core.state import map_leaves
 from nlsim.integrate.catalogue import STEPPERS
 from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
 from nlsim.systems.hamiltonian.observables import learning_observables
-from support.compare import assert_round_off
-from support.learning import draw, make_inputs, make_network, make_problem, make_sinusoid, make_state, member
 
 NETWORK = make_network()
 MEMBERS, SAMPLES = 4, 3
@@ -28,9 +28,7 @@ CONSTANTS = {
     "regularisation": {"regularisation": draw(13, MEMBERS, low=0.0, high=1.0)},
     "frozen": {"mass": torch.full((MEMBERS,), torch.inf, dtype=torch.float64)},
 }
-CONSTANTS["all"] = {
-    key: CONSTANTS[key][key] for key in ("speed", "mass", "dissipation", "regularisation")
-}
+CONSTANTS["all"] = {key: CONSTANTS[key][key] for key in ("speed", "mass", "dissipation", "regularisation")}
 each_choice = pytest.mark.parametrize("constants", CONSTANTS.values(), ids=CONSTANTS)
 
 

@@ -7,13 +7,13 @@ import math
 
 import pytest
 import torch
+from support.compare import assert_round_off
+from support.learning import make_inputs, make_network, make_problem, make_state
 
 from nlsim.systems.activation import ACTIVATIONS
 from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
 from nlsim.systems.hamiltonian.problem import costate_gradient, hamiltonian
 from nlsim.systems.loss import LOSSES
-from support.compare import assert_round_off
-from support.learning import make_inputs, make_network, make_problem, make_state
 
 SIGNS = {HamiltonEquations: +1, CostateReversal: -1}
 NETWORKS = [(3, 2), (3, 5, 2), (3, 4, 5, 2)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+from support.learning import make_inputs, make_network, make_problem, make_state
 
 from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
 from nlsim.systems.hamiltonian.problem import hamiltonian
 from nlsim.systems.loss import LOSSES
-from support.learning import make_inputs, make_network, make_problem, make_state
 
 SIGMA = {"tanh": math.tanh, "logistic": lambda a: 1 / (1 + math.exp(-a)), "relu": lambda a: max(a, 0.0)}
 

@@ -38,9 +38,7 @@ def make_inputs(network: LayeredNetwork, samples: int, seed: int = 1) -> Inputs:
 
 def make_weights(network: LayeredNetwork, seed: int = 2, ensemble: tuple[int, ...] = ()) -> tuple[Tensor, ...]:
     """Return weights and biases in [−1, 1]."""
-    return tuple(
-        draw(seed + 100 * layer, *ensemble, *network.weight_shape(layer)) for layer in range(network.depth)
-    )
+    return tuple(draw(seed + 100 * layer, *ensemble, *network.weight_shape(layer)) for layer in range(network.depth))
 
 
 def make_problem(network: LayeredNetwork | None = None, **constants: Any) -> LearningProblem:
@@ -61,9 +59,7 @@ def equal_speeds(network: LayeredNetwork, c: float) -> tuple[float, ...]:
     return (c,) * network.depth
 
 
-def make_state(
-    network: LayeredNetwork, samples: int, seed: int = 3, ensemble: tuple[int, ...] = ()
-) -> LearningState:
+def make_state(network: LayeredNetwork, samples: int, seed: int = 3, ensemble: tuple[int, ...] = ()) -> LearningState:
     """Return a generic point of the state space, costates included."""
 
     def layered(offset: int) -> tuple[Tensor, ...]:

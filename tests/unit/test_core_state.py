@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-
-from nlsim.core.state import clone, first_bad_leaf, leaves, map_leaves, named_leaves, norm, rebuild
 from support.compare import assert_same_bits
 from support.learning import make_network, make_state
+
+from nlsim.core.state import clone, first_bad_leaf, leaves, map_leaves, named_leaves, norm, rebuild
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.compare import assert_same_bits, snapshot
+from support.flow import Oscillator, still
 
 from nlsim.core.ending import Ending
 from nlsim.integrate.adapter import METHODS, AdaptiveRungeKutta
-from support.compare import assert_same_bits, snapshot
-from support.flow import Oscillator, still
 
 each_method = pytest.mark.parametrize("method", METHODS)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.flow import Decay, still
 
 from nlsim.core.ending import Ending
 from nlsim.integrate.control import FixedStep, step_count
 from nlsim.integrate.explicit import EXPLICIT_EULER
-from support.flow import Decay, still
 
 
 @pytest.mark.parametrize("dt", [0.1, 0.05, 1 / 3, 0.07, 1e-3, 0.25])
@@ -39,7 +39,9 @@ def test_reach_over_a_rounding_lands_without_a_step():
     assert float(outcome.state) == 1.0
 
 
-@pytest.mark.parametrize(("until", "steps", "reached"), [(1.0, 3, 0.3), (1.0, 10, 1.0), (1.0, 50, 1.0), (0.25, 1, 0.25 / 3)])
+@pytest.mark.parametrize(
+    ("until", "steps", "reached"), [(1.0, 3, 0.3), (1.0, 10, 1.0), (1.0, 50, 1.0), (0.25, 1, 0.25 / 3)]
+)
 def test_horizon_is_on_the_grid_that_leads_to_the_end(until, steps, reached):
     assert FixedStep(EXPLICIT_EULER, 0.1).horizon(0.0, until, steps) == pytest.approx(reached, rel=1e-15)
 

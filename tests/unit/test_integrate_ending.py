@@ -6,15 +6,14 @@ import math
 
 import pytest
 import torch
+from support.flow import Decay, Explosion, Oscillator, Silence
 
 from nlsim.core.state import leaves
-from nlsim.core.system import Inputs
 from nlsim.integrate.adapter import AdaptiveRungeKutta
 from nlsim.integrate.control import FixedStep
 from nlsim.integrate.explicit import EXPLICIT_EULER, RK4
 from nlsim.integrate.loop import Loop
 from nlsim.systems.signals import HeldSamples
-from support.flow import Decay, Explosion, Oscillator, Silence
 
 CONTROLS = {"fixed": FixedStep(RK4, 0.01), "adaptive": AdaptiveRungeKutta(rtol=1e-6)}
 each_control = pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)
@@ -70,9 +69,7 @@ def test_a_small_state_that_moves_is_not_steady(control):
 
 def test_steady_is_relative_to_the_size_of_the_state():
     # |f| = 1000 e^{-t} meets 1e-6 · |y| ≈ 1e-3 at t = ln 1e6 = 13.8; looked at every 10 steps of 0.1
-    loop, _ = run(
-        Shifted(), FixedStep(RK4, 0.1), one(0.0), until=100.0, steady_tolerance=1e-6, check_every=10
-    )
+    loop, _ = run(Shifted(), FixedStep(RK4, 0.1), one(0.0), until=100.0, steady_tolerance=1e-6, check_every=10)
     assert loop.ending == "steady"
     assert math.log(1e6) <= loop.t <= math.log(1e6) + 1.0 + 0.1
 
@@ -108,8 +105,14 @@ def test_a_state_that_went_bad_is_never_recorded():
             return inputs.input[0] * state
 
     huge = torch.full((10, 1), 1e300, dtype=torch.float64)
-    loop = Loop(Jumps(), FixedStep(EXPLICIT_EULER, 0.1), HeldSamples(huge, huge, 1, 0.1), one(), until=5.0,
-                record_times=[0.25 * n for n in range(20)])
+    loop = Loop(
+        Jumps(),
+        FixedStep(EXPLICIT_EULER, 0.1),
+        HeldSamples(huge, huge, 1, 0.1),
+        one(),
+        until=5.0,
+        record_times=[0.25 * n for n in range(20)],
+    )
     shown = [tick.state for tick in loop if tick.is_record]
     assert loop.ending == "diverged"
     assert all(bool(torch.isfinite(state).all()) for state in shown)
@@ -117,9 +120,7 @@ def test_a_state_that_went_bad_is_never_recorded():
 
 @pytest.mark.parametrize("check_every", [1, 3, 1000])
 def test_budget_spent_after_exactly_so_many_steps(check_every):
-    loop, _ = run(
-        Decay(), FixedStep(EXPLICIT_EULER, 0.01), one(), until=1.0, max_steps=25, check_every=check_every
-    )
+    loop, _ = run(Decay(), FixedStep(EXPLICIT_EULER, 0.01), one(), until=1.0, max_steps=25, check_every=check_every)
     assert (loop.ending, loop.steps) == ("budget_spent", 25)
     assert loop.t == pytest.approx(0.25, rel=1e-12)
     assert float(loop.state) == pytest.approx(0.99**25, rel=1e-12)
@@ -133,8 +134,14 @@ def test_a_budget_that_is_just_enough_reaches_the_end():
 
 def test_an_adaptive_run_with_many_short_stretches_keeps_to_its_budget():
     times = [0.01 * n for n in range(1, 100)]
-    loop, _ = run(Oscillator(), AdaptiveRungeKutta(), torch.ones(1, 2, dtype=torch.float64), until=1.0,
-                  record_times=times, max_steps=5)
+    loop, _ = run(
+        Oscillator(),
+        AdaptiveRungeKutta(),
+        torch.ones(1, 2, dtype=torch.float64),
+        until=1.0,
+        record_times=times,
+        max_steps=5,
+    )
     assert loop.ending == "budget_spent"
     assert loop.steps <= 5
 
@@ -162,7 +169,3 @@ def test_explosion_in_fixed_steps_diverges_after_the_singularity():
     loop, _ = run(Explosion(), FixedStep(EXPLICIT_EULER, 0.01), one(), until=10.0, check_every=1)
     assert loop.ending == "diverged"
     assert loop.t > 1.0
-
-
-def test_inputs_play_no_part_in_an_ending():
-    assert Inputs() == Inputs(None, None)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.compare import assert_same_bits, snapshot
+from support.flow import Decay, Silence
+from support.learning import make_network, make_problem, make_sinusoid, make_state
 
 from nlsim.core.system import Inputs
 from nlsim.errors import CapabilityError
@@ -12,10 +15,8 @@ from nlsim.integrate.control import FixedStep
 from nlsim.integrate.explicit import EXPLICIT_EULER, RK4
 from nlsim.integrate.loop import Loop
 from nlsim.integrate.relaxation import EXPONENTIAL_EULER, IMPLICIT_SWEEP
+from nlsim.systems.hamiltonian.learning import CostateReversal
 from nlsim.systems.signals import HeldSamples
-from support.compare import assert_same_bits, snapshot
-from support.flow import Decay, Silence
-from support.learning import make_network, make_problem, make_sinusoid, make_state
 
 CONTROLS = {"fixed": FixedStep(RK4, 0.03), "adaptive": AdaptiveRungeKutta(rtol=1e-6)}
 each_control = pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)
@@ -98,8 +99,6 @@ def test_the_initial_state_is_never_written_to(control):
 @pytest.mark.parametrize("stepper", [RK4, IMPLICIT_SWEEP, EXPONENTIAL_EULER], ids=lambda each: each.name)
 def test_states_already_shown_are_never_written_to(stepper):
     network = make_network()
-    from nlsim.systems.hamiltonian.learning import CostateReversal
-
     system, signal, state = CostateReversal(make_problem(network)), make_sinusoid(network, 2), make_state(network, 2)
     before = snapshot(state)
     kept = []

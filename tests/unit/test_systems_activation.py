@@ -5,10 +5,10 @@ from __future__ import annotations
 import mpmath
 import pytest
 import torch
-
-from nlsim.systems.activation import ACTIVATIONS
 from support.compare import EPS
 from support.oracle import PLAIN_ACTIVATION
+
+from nlsim.systems.activation import ACTIVATIONS
 
 SAMPLES = torch.linspace(-8, 8, 161, dtype=torch.float64) + 0.013
 LARGE = torch.tensor([-1e4, -750.0, -100.0, -37.0, 37.0, 100.0, 750.0, 1e4], dtype=torch.float64)

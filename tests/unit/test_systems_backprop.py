@@ -6,15 +6,15 @@ import itertools
 
 import pytest
 import torch
+from support.compare import assert_round_off
+from support.learning import make_inputs, make_network, make_weights
+from support.oracle import autograd_gradient
 
 from nlsim.core.system import Inputs
 from nlsim.errors import CapabilityError
 from nlsim.systems.activation import ACTIVATIONS
 from nlsim.systems.backprop import HeavyBall, backpropagate
 from nlsim.systems.loss import LOSSES
-from support.compare import assert_round_off
-from support.learning import make_inputs, make_network, make_weights
-from support.oracle import autograd_gradient
 
 DEPTHS = {1: (3, 2), 2: (3, 5, 2), 3: (3, 4, 5, 2), 4: (3, 4, 2, 5, 3)}
 CASES = list(itertools.product(DEPTHS, ACTIVATIONS, LOSSES, (True, False)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from nlsim.systems.loss import LOSSES
 from support.compare import EPS
 from support.learning import draw
 from support.oracle import PLAIN_LOSS
+
+from nlsim.systems.loss import LOSSES
 
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 each_scale = pytest.mark.parametrize("scale", [1.0, 1e3], ids=["moderate", "large"])

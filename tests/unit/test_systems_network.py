@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from support.compare import assert_same_bits
 from support.learning import make_network
 

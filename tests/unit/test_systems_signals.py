@@ -6,11 +6,10 @@ import math
 
 import pytest
 import torch
-
-from nlsim.core.system import Inputs
-from nlsim.systems.signals import Constant, HeldSamples, one_hot
 from support.compare import EPS, assert_same_bits
 from support.learning import make_inputs, make_network, make_sinusoid
+
+from nlsim.systems.signals import Constant, HeldSamples, one_hot
 
 COUNT = 7
 
@@ -97,11 +96,6 @@ def test_sinusoid_solves_its_own_equation(name):
         )
         # the argument ω t rounds at the size of 200
         assert torch.allclose(getattr(signal.piece(1.0)(t), name), expected, rtol=0, atol=400 * EPS)
-
-
-def test_inputs_is_a_tree_with_holes():
-    half = Inputs(torch.ones(2, 1), None)
-    assert half.target is None
 
 
 def test_one_hot_rows():

@@ -1,0 +1,70 @@
+"""Schema, catalogues and theorems speak of the same things."""
+
+from __future__ import annotations
+
+import inspect
+from typing import get_args
+
+import pytest
+
+from nlsim.integrate import adapter
+from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS
+from nlsim.scenario import model
+from nlsim.systems.activation import ACTIVATIONS
+from nlsim.systems.catalogue import SYSTEMS
+from nlsim.systems.loss import LOSSES
+from nlsim.theorems.catalogue import THEOREMS
+
+
+def names_of(annotation: object) -> set[str]:
+    """Return every string choice within an annotation."""
+    if isinstance(annotation, str):
+        return {annotation}
+    return {name for part in get_args(annotation) for name in names_of(part)}
+
+
+def tags(union: object) -> set[str]:
+    """Return the names by which the members of a discriminated union are told apart."""
+    members = get_args(get_args(union)[0])
+    return {tag for each in members for tag in names_of(each.model_fields["name"].annotation)}
+
+
+def test_systems_of_schema_and_catalogue_agree() -> None:
+    assert tags(model.System) == set(SYSTEMS)
+
+
+def test_steppers_of_schema_and_catalogue_agree() -> None:
+    assert tags(model.Stepper) == {*STEPPERS, ADAPTIVE}
+
+
+def test_choices_of_schema_and_code_agree() -> None:
+    network, adaptive = model.Network.model_fields, model.Adaptive.model_fields
+    assert names_of(network["activation"].annotation) == set(ACTIVATIONS)
+    assert names_of(network["output_activation"].annotation) == set(ACTIVATIONS)
+    assert names_of(network["loss"].annotation) == set(LOSSES)
+    assert names_of(adaptive["method"].annotation) == set(adapter.METHODS)
+
+
+def test_adaptive_parameters_agree() -> None:
+    known = set(inspect.signature(adapter.AdaptiveRungeKutta).parameters)
+    assert set(model.Adaptive.model_fields) - {"name"} == known
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_is_named_by_a_theorem(name: str) -> None:
+    assert any(SYSTEMS[name].system in theorem.about for theorem in THEOREMS.values())
+
+
+@pytest.mark.parametrize("key", THEOREMS)
+def test_key_is_family_and_name(key: str) -> None:
+    assert THEOREMS[key].key == key
+    assert THEOREMS[key].family in {"hamiltonian", "inference", "masked"}
+
+
+def every_model() -> list[type[model.Model]]:
+    return [each for each in vars(model).values() if inspect.isclass(each) and issubclass(each, model.Model)]
+
+
+@pytest.mark.parametrize("described", [each for each in every_model() if each is not model.Model])
+def test_every_field_is_described(described: type[model.Model]) -> None:
+    assert all(field.description for field in described.model_fields.values())
