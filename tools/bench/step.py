@@ -6,6 +6,7 @@ and (but for the first layer) the pull-back. Medians of paired rounds.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def timed(work: Callable[[], object], repeats: int) -> float:
 
 
 def floor_of(widths: tuple[int, ...], batch: int) -> Callable[[], None]:
-    pairs = list(zip(widths[:-1], widths[1:], strict=True))
+    pairs = list(itertools.pairwise(widths))
     sources = [torch.randn(batch, n) for n, _ in pairs]
     cotangents = [torch.randn(batch, n) for _, n in pairs]
     weights = [torch.randn(n, m) for m, n in pairs]

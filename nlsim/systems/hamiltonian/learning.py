@@ -18,13 +18,13 @@ from nlsim.core.system import Fraction, Inputs
 from nlsim.systems.backprop import required_input, required_target
 from nlsim.systems.hamiltonian.observables import learning_observables
 from nlsim.systems.hamiltonian.problem import (
-    Constant,
     LearningProblem,
     LearningState,
     align,
     hamiltonian,
     partials,
 )
+from nlsim.systems.network import Constant
 
 
 def _assemble(problem: LearningProblem, state: LearningState, inputs: Inputs, sign: int) -> LearningState:
@@ -152,11 +152,13 @@ class CostateReversal:
             if layer:
                 force = network.pull_back(state.weight[layer], cotangent)
             weight, weight_costate = state.weight[layer], state.weight_costate[layer]
-            h_weight = network.weight_gradient(cotangent, sources[layer])
+            network.accumulate_gradient_(weight_costate, cotangent, sources[layer], keep=decay, add=dt)
             if not (isinstance(k, float) and k == 0.0):
-                h_weight.add_((c * k) * weight)
-            weight_costate.mul_(decay).add_(h_weight, alpha=dt)
-            weight.sub_(weight_costate * (dt / inertia))
+                weight_costate.add_((dt * c * k) * weight)
+            if isinstance(inertia, Tensor):
+                weight.sub_(weight_costate * (dt / inertia))
+            else:
+                weight.add_(weight_costate, alpha=-dt / inertia)
 
     def slow_rate(self) -> float:
         """Return θ, the decay rate that the sweep steppers treat explicitly."""

@@ -21,10 +21,7 @@ from nlsim.core.state import state_class
 from nlsim.core.system import Inputs
 from nlsim.systems.backprop import required_input, required_target
 from nlsim.systems.loss import Loss
-from nlsim.systems.network import LayeredNetwork
-
-Constant = float | Tensor
-"""A physical constant: one number, or a tensor with the ensemble axes."""
+from nlsim.systems.network import Constant, LayeredNetwork
 
 
 @state_class
