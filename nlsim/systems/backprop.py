@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,14 +42,30 @@ class Backpropagation:
     gradient: tuple[Tensor, ...]
 
 
-def backpropagate(network: LayeredNetwork, loss: Loss, weights: tuple[Tensor, ...], inputs: Inputs) -> Backpropagation:
+@singledispatch
+def backpropagate(network: Any, loss: Loss, weights: tuple[Tensor, ...], inputs: Inputs) -> Backpropagation:
     """Return activities, ∂L/∂x and ∂L/∂W of the summed loss at the given input and target.
 
     Equations (Betti & Gori, eq. 17, with λ = σ' π): π_D = L_x, π_l = Wᵀ_{l+1}(σ'(a_{l+1}) π_{l+1}) and
-    ∂L/∂W_l = Σ_samples σ'(a_l) π_l x̃ᵀ_{l−1}.
+    ∂L/∂W_l = Σ_samples σ'(a_l) π_l x̃ᵀ_{l−1}. On a digraph the derivative goes through the fixed point
+    (:func:`nlsim.systems.digraph.recurrent_backpropagate`).
 
-    Cost: three matrix products a layer (two for the first).
+    Cost on layers: three matrix products a layer (two for the first).
+
+    Raises
+    ------
+    CapabilityError
+        For a network of an unknown kind.
     """
+    raise CapabilityError(
+        "There is no backpropagation for this network.",
+        given=type(network).__name__,
+        allowed="LayeredNetwork, Digraph",
+    )
+
+
+@backpropagate.register
+def _(network: LayeredNetwork, loss: Loss, weights: tuple[Tensor, ...], inputs: Inputs) -> Backpropagation:
     source = required_input(inputs)
     slopes, activities = [], []
     x = source

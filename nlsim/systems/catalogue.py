@@ -56,7 +56,9 @@ def build_loss(name: str) -> Loss:
     return LOSSES[name]
 
 
-def _learning_problem(network: LayeredNetwork, loss: Loss, constants: Mapping[str, Any]) -> LearningProblem:
+def _learning_problem(
+    network: LayeredNetwork, loss: Loss, constants: Mapping[str, Any]
+) -> LearningProblem[LayeredNetwork]:
     speed = constants["speed"]
     speeds = tuple(speed) if isinstance(speed, list) else (speed,) * network.depth
     return LearningProblem(

@@ -1,4 +1,7 @@
-"""Layered networks as pure functions of their weights.
+"""Networks as pure functions of their weights: what they must offer, and the layered ones.
+
+A network is a tuple of groups of neurons with one weight matrix each. In a layered network the groups are
+the layers; in a digraph (:mod:`nlsim.systems.digraph`) there is a single group that feeds itself.
 
 Layer l (l = 1..D) has pre-activation a_l = W_l x̃_{l−1}, where x̃ is x with a constant 1 appended when
 the network has biases: the bias is the last column of W_l. Every function accepts leading ensemble axes
@@ -8,6 +11,7 @@ on weights and activities.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +22,52 @@ from nlsim.systems.activation import Activation
 
 Constant = float | Tensor
 """A physical constant: one number, or a tensor that broadcasts over the ensemble axes."""
+
+
+class Network(Protocol):
+    """What the state and costate equations ask of a network, group by group (groups count from 0)."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Return the number of neurons in each group."""
+        ...
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """Return the activation of each group."""
+        ...
+
+    def weight_shape(self, group: int, /) -> tuple[int, int]:
+        """Return the shape of W of a group: neurons × (sources + bias)."""
+        ...
+
+    def relative_speed(self, group: int, /) -> Tensor | None:
+        """Return c_i/c of each neuron of a group, or None when all are alike."""
+        ...
+
+    def source(self, group: int, given: Tensor, activity: tuple[Tensor, ...], /) -> Tensor:
+        """Return what feeds a group: u(t), activities, or both side by side."""
+        ...
+
+    def pre_activation(self, weight: Tensor, source: Tensor, /) -> Tensor:
+        """Return a = W x̃."""
+        ...
+
+    def pull_backs(self, weights: tuple[Tensor, ...], cotangents: list[Tensor], /) -> list[Tensor | None]:
+        """Return Σ Wᵀ q over the groups that each group feeds; None where it feeds none."""
+        ...
+
+    def weight_gradient(self, cotangent: Tensor, source: Tensor, /) -> Tensor:
+        """Return Σ over samples of q x̃ᵀ on the arcs that are there."""
+        ...
+
+    def output(self, activity: tuple[Tensor, ...], /) -> Tensor:
+        """Return the activities that the loss looks at."""
+        ...
+
+    def spread_output(self, force: Tensor, /) -> list[Tensor | None]:
+        """Return a force on the output neurons as a force on each group; None where there is none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,6 +92,32 @@ class LayeredNetwork:
     def depth(self) -> int:
         """Return D, the number of layers of neurons."""
         return len(self.widths) - 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Return the number of neurons in each layer."""
+        return self.widths[1:]
+
+    def relative_speed(self, layer: int) -> Tensor | None:
+        """Return None: the neurons of a layer are alike."""
+        return None
+
+    def source(self, layer: int, given: Tensor, activity: tuple[Tensor, ...]) -> Tensor:
+        """Return u(t) for the first layer, else the activities of the layer before."""
+        return activity[layer - 1] if layer else given
+
+    def pull_backs(self, weights: tuple[Tensor, ...], cotangents: list[Tensor]) -> list[Tensor | None]:
+        """Return Wᵀ_{l+1} q_{l+1} for each layer; None for the last."""
+        later = zip(weights[1:], cotangents[1:], strict=True)
+        return [*(self.pull_back(weight, q) for weight, q in later), None]
+
+    def output(self, activity: tuple[Tensor, ...]) -> Tensor:
+        """Return the activities of the last layer."""
+        return activity[-1]
+
+    def spread_output(self, force: Tensor) -> list[Tensor | None]:
+        """Return the force on the last layer, and None for the others."""
+        return [*(None for _ in self.sizes[1:]), force]
 
     def weight_shape(self, layer: int) -> tuple[int, int]:
         """Return the shape of W of a layer (counted from 0): neurons × (sources + bias)."""

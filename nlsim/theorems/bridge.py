@@ -47,7 +47,7 @@ class Bridge:
     The bias is a further input vertex that is always 1, with an arc to every neuron.
     """
 
-    problem: LearningProblem
+    problem: LearningProblem[LayeredNetwork]
     symbolic: Model
     state: LearningState
     inputs: Inputs

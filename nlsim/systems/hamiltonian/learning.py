@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +25,10 @@ from nlsim.systems.hamiltonian.problem import (
     hamiltonian,
     partials,
 )
-from nlsim.systems.network import Constant
+from nlsim.systems.network import Constant, LayeredNetwork
 
 
-def _assemble(problem: LearningProblem, state: LearningState, inputs: Inputs, sign: int) -> LearningState:
+def _assemble(problem: LearningProblem[Any], state: LearningState, inputs: Inputs, sign: int) -> LearningState:
     parts = partials(problem, state, inputs)
     theta, inertia = align(problem.dissipation), align(problem.mass * problem.mean_speed)
 
@@ -47,6 +48,11 @@ def _largest(constant: Constant) -> float:
     return float(constant.max()) if isinstance(constant, Tensor) else float(constant)
 
 
+def _fastest(problem: LearningProblem[Any]) -> float:
+    groups = range(len(problem.network.sizes))
+    return max(float(torch.as_tensor(problem.speed_of(group)).max()) for group in groups)
+
+
 @dataclass(frozen=True)
 class HamiltonEquations:
     """The exact Hamilton equations (Betti & Gori, eq. 12–14), in normalised costates.
@@ -60,7 +66,7 @@ class HamiltonEquations:
         Network, loss and constants.
     """
 
-    problem: LearningProblem
+    problem: LearningProblem[Any]
 
     def vector_field(self, t: float, state: LearningState, inputs: Inputs) -> LearningState:
         """Return (f, −π_w/(mc), −h_x − θπ, −h_w − θπ_w)."""
@@ -80,6 +86,38 @@ class HamiltonEquations:
 
 
 @dataclass(frozen=True)
+class RecurrentCostateReversal:
+    """Costate-only reversal on a network of any kind, cycles included (Betti & Gori, eq. 18).
+
+    The same field as :class:`CostateReversal`, without an order of layers: no sweeps. As c → ∞ it becomes
+    recurrent backpropagation where the fast dynamics are stable.
+
+    Parameters
+    ----------
+    problem : LearningProblem
+        Network, loss and constants.
+    """
+
+    problem: LearningProblem[Any]
+
+    def vector_field(self, t: float, state: LearningState, inputs: Inputs) -> LearningState:
+        """Return (f, −π_w/(mc), +h_x − θπ, +h_w − θπ_w)."""
+        return _assemble(self.problem, state, inputs, sign=-1)
+
+    def hamiltonian(self, t: float, state: LearningState, inputs: Inputs) -> Tensor:
+        """Return H/φ; not conserved by this system."""
+        return hamiltonian(self.problem, state, inputs)
+
+    def fastest_rate(self) -> float:
+        """Return the largest c_i + θ."""
+        return _fastest(self.problem) + float(torch.as_tensor(self.problem.dissipation).max())
+
+    def observables(self) -> Mapping[str, Observable]:
+        """Return the channels of :func:`~nlsim.systems.hamiltonian.observables.learning_observables`."""
+        return learning_observables(self.problem)
+
+
+@dataclass(frozen=True)
 class CostateReversal:
     """Hamiltonian learning with the costates run forward (Betti & Gori, eq. 18–19).
 
@@ -92,7 +130,7 @@ class CostateReversal:
         Network, loss and constants.
     """
 
-    problem: LearningProblem
+    problem: LearningProblem[LayeredNetwork]
 
     def vector_field(self, t: float, state: LearningState, inputs: Inputs) -> LearningState:
         """Return (f, −π_w/(mc), +h_x − θπ, +h_w − θπ_w)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ def relative_error(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> T
     return torch.sqrt(torch.as_tensor(gap / size))
 
 
-def learning_observables(problem: LearningProblem) -> Mapping[str, Observable]:
+def learning_observables(problem: LearningProblem[Any]) -> Mapping[str, Observable]:
     """Return ``loss``, ``hamiltonian``, ``gradient_error`` and, layer by layer, the state.
 
     ``gradient_error`` is ‖g − g_BP‖/‖g_BP‖ over all weights, g from the costates and g_BP from
@@ -28,7 +29,7 @@ def learning_observables(problem: LearningProblem) -> Mapping[str, Observable]:
     """
 
     def loss(t: float, state: LearningState, inputs: Inputs) -> Tensor:
-        return problem.loss.value(state.activity[-1], required_target(inputs)).sum(-1)
+        return problem.loss.value(problem.network.output(state.activity), required_target(inputs)).sum(-1)
 
     def gradient_error(t: float, state: LearningState, inputs: Inputs) -> Tensor:
         reference = backpropagate(problem.network, problem.loss, state.weight, inputs).gradient
@@ -50,7 +51,7 @@ def learning_observables(problem: LearningProblem) -> Mapping[str, Observable]:
             gradient_error,
         ),
     ]
-    for layer in range(problem.network.depth):
+    for layer in range(len(problem.network.sizes)):
         seen += [
             _layer_observable("activity", layer, f"activities x_{layer + 1}"),
             _layer_observable("costate", layer, f"normalised costates π_{layer + 1}"),

@@ -13,6 +13,7 @@ the systems of :mod:`nlsim.systems.hamiltonian.learning` are put together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +22,9 @@ from nlsim.core.state import state_class
 from nlsim.core.system import Inputs
 from nlsim.systems.backprop import required_input, required_target
 from nlsim.systems.loss import Loss
-from nlsim.systems.network import Constant, LayeredNetwork
+from nlsim.systems.network import Constant, Network
+
+N = TypeVar("N", bound=Network)
 
 
 @state_class
@@ -47,7 +50,7 @@ class LearningState:
 
 
 @dataclass(frozen=True)
-class LearningProblem:
+class LearningProblem(Generic[N]):
     """What is learned and the constants of the variational problem; shared by all its systems.
 
     Parameters
@@ -55,8 +58,9 @@ class LearningProblem:
     network, loss
         What is learned, and how badly it does.
     speed : tuple of (float or Tensor)
-        Propagation speed c_l > 0 of each layer, in 1/time; 1/c_l is the neurons' time constant. The
-        speed c of the functional is their mean over neurons (eq. 8).
+        Propagation speed c_l > 0 of each group of neurons (layer), in 1/time; 1/c_l is their time
+        constant. Neurons of a digraph may differ by the network's relative speeds, whose mean is 1. The
+        speed c of the functional is the mean over neurons (eq. 8).
     mass : float or Tensor
         m in (0, ∞]; ∞ freezes the weights.
     dissipation : float or Tensor
@@ -65,7 +69,7 @@ class LearningProblem:
         k ≥ 0, weight of V = |W|²/2, biases included.
     """
 
-    network: LayeredNetwork
+    network: N
     loss: Loss
     speed: tuple[Constant, ...]
     mass: Constant
@@ -75,14 +79,19 @@ class LearningProblem:
     @property
     def mean_speed(self) -> Constant:
         """Return c, the mean of c_l over neurons."""
-        widths = self.network.widths[1:]
-        total = sum(n * c for n, c in zip(widths, self.speed, strict=True))
-        return total / sum(widths)
+        sizes = self.network.sizes
+        total = sum(n * c for n, c in zip(sizes, self.speed, strict=True))
+        return total / sum(sizes)
+
+    def speed_of(self, group: int) -> Constant:
+        """Return c_i of a group's neurons, broadcastable to their activities."""
+        speed, relative = align(self.speed[group]), self.network.relative_speed(group)
+        return speed if relative is None else speed * relative
 
     def initial_state(self, weights: tuple[Tensor, ...], samples: int) -> LearningState:
         """Return the Cauchy data at t = 0: activities and all costates 0 (Betti & Gori, section 4.1)."""
         activity = tuple(
-            w.new_zeros((*w.shape[:-2], samples, n)) for w, n in zip(weights, self.network.widths[1:], strict=True)
+            w.new_zeros((*w.shape[:-2], samples, n)) for w, n in zip(weights, self.network.sizes, strict=True)
         )
         return LearningState(
             activity,
@@ -106,39 +115,39 @@ class Partials:
     h_weight: tuple[Tensor, ...]
 
 
-def partials(problem: LearningProblem, state: LearningState, inputs: Inputs) -> Partials:
+def partials(problem: LearningProblem[Any], state: LearningState, inputs: Inputs) -> Partials:
     """Return f = ∂H/∂π, h_x = ∂H/∂x and h_w = ∂H/∂W of the normalised Hamiltonian.
 
     Cost: three matrix products a layer (two for the first).
     """
-    network = problem.network
-    source = required_input(inputs)
+    network, given = problem.network, required_input(inputs)
     velocity, cotangents, sources = [], [], []
-    for layer in range(network.depth):
-        speed, x = align(problem.speed[layer]), state.activity[layer]
-        a = network.pre_activation(state.weight[layer], source)
-        y = network.activations[layer].value(a)
+    for group, (x, weight) in enumerate(zip(state.activity, state.weight, strict=True)):
+        speed, activation = problem.speed_of(group), network.activations[group]
+        source = network.source(group, given, state.activity)
+        a = network.pre_activation(weight, source)
+        y = activation.value(a)
         velocity.append(speed * (y - x))
-        cotangents.append(speed * network.activations[layer].slope(a, y) * state.costate[layer])
+        cotangents.append(speed * activation.slope(a, y) * state.costate[group])
         sources.append(source)
-        source = x
     c, k = align(problem.mean_speed), align(problem.regularisation)
+    pulled = network.pull_backs(state.weight, cotangents)
+    forces = network.spread_output(c * problem.loss.gradient(network.output(state.activity), required_target(inputs)))
     h_activity, h_weight = [], []
-    for layer in range(network.depth):
-        if layer + 1 < network.depth:
-            pulled = network.pull_back(state.weight[layer + 1], cotangents[layer + 1])
-        else:
-            pulled = c * problem.loss.gradient(source, required_target(inputs))
-        h_activity.append(pulled - align(problem.speed[layer]) * state.costate[layer])
-        gradient = network.weight_gradient(cotangents[layer], sources[layer])
-        h_weight.append(gradient + (c * k) * state.weight[layer])
+    for group, (pi, weight) in enumerate(zip(state.costate, state.weight, strict=True)):
+        h = -problem.speed_of(group) * pi
+        for part in (pulled[group], forces[group]):
+            if part is not None:
+                h = h + part
+        h_activity.append(h)
+        h_weight.append(network.weight_gradient(cotangents[group], sources[group]) + (c * k) * weight)
     return Partials(tuple(velocity), tuple(h_activity), tuple(h_weight))
 
 
-def hamiltonian(problem: LearningProblem, state: LearningState, inputs: Inputs) -> Tensor:
+def hamiltonian(problem: LearningProblem[Any], state: LearningState, inputs: Inputs) -> Tensor:
     """Return H/φ = −|π_w|²/(2mc) + c ℓ + Σ π_x·f, summed over samples (Betti & Gori, eq. 11)."""
     parts = partials(problem, state, inputs)
-    loss = problem.loss.value(state.activity[-1], required_target(inputs)).sum(-1)
+    loss = problem.loss.value(problem.network.output(state.activity), required_target(inputs)).sum(-1)
     energy = problem.mean_speed * loss
     for f, pi in zip(parts.velocity, state.costate, strict=True):
         energy = energy + (pi * f).sum((-2, -1))
@@ -149,7 +158,7 @@ def hamiltonian(problem: LearningProblem, state: LearningState, inputs: Inputs) 
     return energy
 
 
-def costate_gradient(problem: LearningProblem, state: LearningState, inputs: Inputs) -> tuple[Tensor, ...]:
+def costate_gradient(problem: LearningProblem[Any], state: LearningState, inputs: Inputs) -> tuple[Tensor, ...]:
     """Return what the costates say ∂L/∂W_l is: Σ_samples (c_l/c) σ'(a_l) π_l x̃ᵀ_{l−1}.
 
     It is the force on the weights divided by −m, and tends to the backpropagation gradient as c → ∞.

@@ -19,6 +19,7 @@ from nlsim.systems.backprop import backpropagate
 from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
 from nlsim.systems.hamiltonian.observables import relative_error
 from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState, costate_gradient
+from nlsim.systems.network import LayeredNetwork
 from nlsim.systems.signals import hold
 from nlsim.theorems.bridge import build_bridge
 from nlsim.theorems.evidence import Evidence, Leg, Table, judge
@@ -58,7 +59,9 @@ def bridge_field(effort: Effort) -> Evidence:
     )
 
 
-def settle(problem: LearningProblem, weights: tuple[torch.Tensor, ...], inputs: Inputs) -> LearningState:
+def settle(
+    problem: LearningProblem[LayeredNetwork], weights: tuple[torch.Tensor, ...], inputs: Inputs
+) -> LearningState:
     """Run the reversed system at a static input until it rests (frozen weights).
 
     An implicit sweep with c τ = 10⁴ shrinks the distance to rest by 10⁴ a step and layer: twelve steps and

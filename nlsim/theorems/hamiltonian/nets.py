@@ -32,7 +32,7 @@ class Case:
     samples: int = 3
     seed: int = 0
 
-    def problem(self, *, mass: float = math.inf) -> LearningProblem:
+    def problem(self, *, mass: float = math.inf) -> LearningProblem[LayeredNetwork]:
         """Return the problem; by default the weights are frozen (m = ∞)."""
         depth = len(self.widths) - 1
         network = LayeredNetwork(self.widths, (ACTIVATIONS[self.activation],) * depth, self.has_bias)
@@ -65,7 +65,7 @@ class Case:
         return Sinusoid(each(-0.3, 0.3), each(0.3, 0.8), Inputs(speed, speed), each(0.0, 6.3))
 
 
-def on_manifold(problem: LearningProblem, weights: tuple[Tensor, ...], inputs: Inputs) -> LearningState:
+def on_manifold(problem: LearningProblem[LayeredNetwork], weights: tuple[Tensor, ...], inputs: Inputs) -> LearningState:
     """Return activities and costates as infinitely fast signals would leave them."""
     passed = backpropagate(problem.network, problem.loss, weights, inputs)
     return LearningState(passed.activity, weights, passed.costate, tuple(torch.zeros_like(w) for w in weights))
