@@ -107,8 +107,8 @@ def _signal(
     parts = split(data, chosen.test_fraction, order, is_centred=chosen.centred)
 
     def tensors(inputs: Any, labels: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        moved = torch.as_tensor(inputs).to(device=device, dtype=dtype)
-        return moved, one_hot(torch.as_tensor(labels, device=device), len(data.classes), dtype)
+        moved = torch.from_numpy(inputs).to(device=device, dtype=dtype)
+        return moved, one_hot(torch.from_numpy(labels).to(device), len(data.classes), dtype)
 
     train = tensors(parts.train_inputs, parts.train_labels)
     test = tensors(parts.test_inputs, parts.test_labels)
@@ -127,7 +127,7 @@ def _sinusoids(
 
     def phase(purpose: str, width: int) -> torch.Tensor:
         drawn = generator(seed, purpose).uniform(0.0, 2 * torch.pi, (chosen.samples, width))
-        return torch.as_tensor(drawn).to(device=device, dtype=dtype)
+        return torch.from_numpy(drawn).to(device=device, dtype=dtype)
 
     amplitude = Inputs(full(chosen.amplitude).input, full(0.5 * chosen.amplitude).target)
     phases = Inputs(phase("input phase", network.widths[0]), phase("target phase", network.widths[-1]))

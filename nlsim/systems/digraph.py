@@ -108,7 +108,7 @@ class Digraph:
         drawn = generator(seed, "weight", 0).uniform(-1, 1, self.weight_shape(0)) * scale * (3.0 / parents) ** 0.5
         if self.has_bias:
             drawn[:, -1] = 0.0
-        return (torch.as_tensor(drawn * self.mask.cpu().numpy()).to(device=device, dtype=dtype),)
+        return (torch.from_numpy(drawn * self.mask.cpu().numpy()).to(device=device, dtype=dtype),)
 
     def _outputs(self, like: Tensor) -> Tensor:
         return torch.tensor(self.outputs, device=like.device)

@@ -138,7 +138,7 @@ class LayeredNetwork:
             drawn = generator(seed, "weight", layer).uniform(-bound, bound, (rows, columns))
             if self.has_bias:
                 drawn[:, -1] = 0.0
-            weights.append(torch.as_tensor(drawn).to(device=device, dtype=dtype))
+            weights.append(torch.from_numpy(drawn).to(device=device, dtype=dtype))
         return tuple(weights)
 
     def pre_activation(self, weight: Tensor, source: Tensor) -> Tensor:

@@ -195,7 +195,8 @@ def test_a_closed_file_takes_nothing(tmp_path: Path):
 def test_an_ending_that_cannot_be_written_keeps_the_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "r.nc"
 
-    def full(*arguments: object) -> None:
+    def full(_: Path, target: Path) -> None:
+        target.write_text("a part")
         raise OSError("no space left")
 
     def failing_run() -> None:

@@ -71,7 +71,7 @@ def test_layers_and_their_digraph_have_the_same_field(has_bias: bool, loss: obje
         )
         # sums of at most a dozen products of size 1: a few dozen roundings
         torch.testing.assert_close(leaves(joint), leaves(expected), rtol=1e-13, atol=1e-13)
-        assert one.fastest_rate() == pytest.approx(other.fastest_rate(), rel=1e-15)
+        assert one.fastest_rate() == pytest.approx(other.fastest_rate(), rel=1e-14)
     torch.testing.assert_close(
         hamiltonian(problem, state, inputs), hamiltonian(joined_problem, joined, inputs), rtol=1e-13, atol=1e-13
     )

@@ -23,6 +23,7 @@ from nlsim.systems.hamiltonian.problem import (
     LearningState,
     align,
     hamiltonian,
+    largest,
     partials,
 )
 from nlsim.systems.network import Constant, LayeredNetwork
@@ -43,14 +44,9 @@ def _assemble(problem: LearningProblem[Any], state: LearningState, inputs: Input
     )
 
 
-def _largest(constant: Constant) -> float:
-    """Return a constant's largest value over an ensemble."""
-    return float(constant.max()) if isinstance(constant, Tensor) else float(constant)
-
-
 def _fastest(problem: LearningProblem[Any]) -> float:
     groups = range(len(problem.network.sizes))
-    return max(float(torch.as_tensor(problem.speed_of(group)).max()) for group in groups)
+    return max(largest(problem.speed_of(group)) for group in groups)
 
 
 @dataclass(frozen=True)
@@ -77,8 +73,8 @@ class HamiltonEquations:
         return hamiltonian(self.problem, state, inputs)
 
     def fastest_rate(self) -> float:
-        """Return the largest c_l."""
-        return max(_largest(c) for c in self.problem.speed)
+        """Return the largest c_i."""
+        return _fastest(self.problem)
 
     def observables(self) -> Mapping[str, Observable]:
         """Return the channels of :func:`~nlsim.systems.hamiltonian.observables.learning_observables`."""
@@ -110,7 +106,7 @@ class RecurrentCostateReversal:
 
     def fastest_rate(self) -> float:
         """Return the largest c_i + θ."""
-        return _fastest(self.problem) + float(torch.as_tensor(self.problem.dissipation).max())
+        return _fastest(self.problem) + largest(self.problem.dissipation)
 
     def observables(self) -> Mapping[str, Observable]:
         """Return the channels of :func:`~nlsim.systems.hamiltonian.observables.learning_observables`."""
@@ -200,11 +196,11 @@ class CostateReversal:
 
     def slow_rate(self) -> float:
         """Return θ, the decay rate that the sweep steppers treat explicitly."""
-        return _largest(self.problem.dissipation)
+        return largest(self.problem.dissipation)
 
     def fastest_rate(self) -> float:
         """Return the largest c_l + θ."""
-        return max(_largest(c + self.problem.dissipation) for c in self.problem.speed)
+        return _fastest(self.problem) + largest(self.problem.dissipation)
 
     def observables(self) -> Mapping[str, Observable]:
         """Return the channels of :func:`~nlsim.systems.hamiltonian.observables.learning_observables`."""

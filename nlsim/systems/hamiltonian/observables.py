@@ -16,9 +16,9 @@ from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState, co
 
 def relative_error(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> Tensor:
     """Return ‖found − expected‖/‖expected‖ over all layers together; shape: the ensemble axes."""
-    gap = sum((f - e).square().sum((-2, -1)) for f, e in zip(found, expected, strict=True))
-    size = sum(e.square().sum((-2, -1)) for e in expected)
-    return torch.sqrt(torch.as_tensor(gap / size))
+    gap = torch.stack([(f - e).square().sum((-2, -1)) for f, e in zip(found, expected, strict=True)]).sum(0)
+    size = torch.stack([e.square().sum((-2, -1)) for e in expected]).sum(0)
+    return torch.sqrt(gap / size)
 
 
 def learning_observables(problem: LearningProblem[Any]) -> Mapping[str, Observable]:

@@ -106,6 +106,11 @@ def align(constant: Constant) -> Constant:
     return constant[..., None, None] if isinstance(constant, Tensor) and constant.ndim else constant
 
 
+def largest(constant: Constant) -> float:
+    """Return the largest entry, in float64 (a plain number never passes through a default dtype)."""
+    return float(constant.max()) if isinstance(constant, Tensor) else float(constant)
+
+
 @dataclass(frozen=True)
 class Partials:
     """f, h_x and h_w of the module's docstring, and the costate gradient they imply."""

@@ -1,0 +1,114 @@
+"""The reference speaks of everything there is: every field, channel, stepper, theorem, command, dependency."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from nlsim_docs.command_line import command_line_page
+from nlsim_docs.schema import schema_page
+from nlsim_docs.theorems import theorem_page
+
+from nlsim.scenario import model
+from nlsim.scenario.load import parse_scenario, shipped_scenarios
+from nlsim.simulation.build import build
+from nlsim.theorems.catalogue import THEOREMS
+from nlsim.theorems.hamiltonian.backprop_numbers import stepper_table
+from nlsim.theorems.statement import Effort
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PYPROJECT = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())
+
+
+def models() -> list[type[model.Model]]:
+    """Return the models that a scenario can hold, bases left out."""
+    found = [each for each in vars(model).values() if inspect.isclass(each) and issubclass(each, model.Model)]
+    return [each for each in found if not any(other is not each and issubclass(other, each) for other in found)]
+
+
+def first_cells(markdown: str) -> list[str]:
+    return [line.split("|")[1].strip().strip("`") for line in markdown.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.parametrize("described", models(), ids=lambda each: each.__name__)
+def test_schema_page_has_every_field(described: type[model.Model]) -> None:
+    section = schema_page().split(f"(scenario-{described.__name__})=")[1].split("\n(scenario-")[0]
+    assert set(described.model_fields) <= set(first_cells(section))
+
+
+def test_theorem_page_has_every_theorem_and_every_leg() -> None:
+    page = theorem_page()
+    for key, theorem in THEOREMS.items():
+        section = page.split(f"`{key}`")[1].split("\n## ")[0]
+        rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| ")][2:]
+        assert len(rows) == len(theorem.checks)
+        assert all(leg.strip() and what.strip() for leg, what in rows), f"a check of {key} has no docstring"
+
+
+def test_command_line_page_has_every_command() -> None:
+    page = command_line_page()
+    for command in ("run", "check", "show", "plot", "list", "verify"):
+        assert f"## `nlsim {command}`" in page
+
+
+@pytest.mark.parametrize("system", ["costate_reversal", "hamilton_equations", "heavy_ball"])
+def test_channel_page_has_every_channel_of_a_system(system: str) -> None:
+    text = shipped_scenarios()["hamiltonian/digits"].read_text(encoding="utf-8")
+    constants = "" if system == "heavy_ball" else "speed = 100.0, "
+    changed = f'system={{name = "{system}", {constants}network = {{layers = [64, 10]}}}}'
+    overrides = [changed, 'record.channels=["loss"]', "stepper.name=explicit_euler", "until=80"]
+    built = build(parse_scenario(text, overrides=overrides))
+    page = {
+        cells[1].strip().strip("`"): cells[5]
+        for line in (DOCS / "reference" / "channels.md").read_text(encoding="utf-8").splitlines()
+        if len(cells := line.split("|")) == 7
+    }
+    for name, seen in built.system.observables().items():
+        row = re.sub(r"/\d+$", "/l", name)
+        assert row in page, name
+        assert system in page[row] or page[row].strip().startswith("all"), f"{row} of {system}, {seen.long_name}"
+
+
+@pytest.mark.parametrize("name", shipped_scenarios())
+def test_table_of_scenarios_has_every_file(name: str) -> None:
+    readme = (DOCS.parent / "scenarios" / "README.md").read_text(encoding="utf-8")
+    assert f"`{name}.toml`" in readme
+
+
+def test_table_of_gradient_errors_is_the_measured_one() -> None:
+    page = (DOCS / "how-to" / "choose-a-stepper.md").read_text(encoding="utf-8")
+    measured = stepper_table(Effort()).tables[0]
+    written = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line[:5] == "| 1e+"]
+    assert f"| {' | '.join(measured.columns)} |" in page
+    assert len(written) == len(measured.rows)
+    for shown, found in zip(written, measured.rows, strict=True):
+        for a, b in zip(shown, found, strict=True):
+            if a == "refused":
+                assert b.startswith("refused")
+            elif float(a) < 1e-12:  # round-off: its digits are the machine's own
+                assert float(b) < 1e-12
+            else:
+                assert float(a) == pytest.approx(float(b), rel=0.02)
+
+
+def dependencies() -> set[str]:
+    project = PYPROJECT["project"]
+    given = [
+        *PYPROJECT["build-system"]["requires"],
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    names = {re.split(r"[\[<>=~!; ]", each)[0] for each in given}
+    return names - {"nlsim"}
+
+
+def test_dependencies_are_listed_and_no_others() -> None:
+    page = (DOCS / "contributing" / "dependencies.md").read_text(encoding="utf-8")
+    assert set(first_cells(page)) - {"package", "---"} == dependencies()
+
+
+def test_figure_is_small() -> None:
+    assert (DOCS / "_static" / "digits.png").stat().st_size < 200_000
