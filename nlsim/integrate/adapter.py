@@ -64,8 +64,6 @@ class AdaptiveRungeKutta:
 
     def reach(self, system: Any, piece: Piece, state: S, t: float, until: float, max_steps: int) -> Reached[S]:
         """Advance from t exactly to ``until``; a failed stretch gives back the state it began with."""
-        if max_steps < 1:
-            return Reached(state, t, 0, Ending.BUDGET_SPENT, f"max_steps reached at t = {t:.9g}")
         # imported here: torchdiffeq costs a second, and only this method needs it
         from torchdiffeq import odeint
 

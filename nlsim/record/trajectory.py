@@ -197,10 +197,7 @@ def _is_plain(dtype: np.dtype[Any]) -> bool:
 def _whole_frames(dataset: xr.Dataset) -> xr.Dataset:
     """Drop the frames whose time is not written yet, and say which state the file is in."""
     frames = int(np.isfinite(dataset[fmt.TIME].values).sum())
-    whole = dataset
-    if frames < dataset.sizes[fmt.TIME]:
-        whole = dataset.isel({fmt.TIME: slice(0, frames)})
-        whole.set_close(dataset.close)
+    whole = dataset.isel({fmt.TIME: slice(0, frames)})  # keeps the arrays on disk, and how to close them
     host, pid = (whole.attrs.pop(name, None) for name in (fmt.WRITER_HOST, fmt.WRITER_PID))
     if whole.attrs[fmt.STATE] == fmt.RUNNING and host == platform.node() and not _is_alive(pid):
         whole.attrs[fmt.STATE] = whole.attrs[fmt.ENDING] = fmt.INTERRUPTED

@@ -102,7 +102,10 @@ def _model(keys: Sequence[str], raw: Any) -> type[BaseModel] | None:
             else:
                 if not candidates:
                     return None
-                model = candidates[0]
+                # of several kinds of table, the one that knows most of the keys that are there
+                model = max(
+                    candidates, key=lambda each: len(set(raw) & set(each.model_fields)) if isinstance(raw, dict) else 0
+                )
     return model
 
 

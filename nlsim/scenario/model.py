@@ -6,9 +6,9 @@ know none of the classes they describe; :mod:`nlsim.simulation.build` maps model
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -22,7 +22,7 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
-class Network(Model):
+class Layers(Model):
     """A layered network."""
 
     layers: Annotated[list[Count], Field(min_length=2)]
@@ -39,13 +39,43 @@ class Network(Model):
     """Initial weights are uniform with standard deviation weight_scale/√fan-in; biases are 0."""
 
 
+class Graph(Model):
+    """A network on a directed graph, cycles and self-loops included; chosen by the key `arcs`."""
+
+    inputs: Annotated[int, Field(ge=0)]
+    """Number of inputs, the vertices 0 to inputs − 1."""
+    neurons: Count
+    """Number of neurons, the vertices after the inputs."""
+    arcs: list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]] | Literal["all"]
+    """[from, to] for each arc, or "all" for every arc into a neuron, self-loops included."""
+    outputs: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    """Neurons that the loss looks at, by vertex."""
+    activation: ActivationName = "tanh"
+    """Activation of every neuron."""
+    loss: Literal["squared_error", "cross_entropy"] = "squared_error"
+    """Loss of the outputs."""
+    bias: bool = False
+    """Whether every neuron has a constant input of 1."""
+    weight_scale: Positive = 1.0
+    """Initial weights are uniform with standard deviation weight_scale/√parents; biases are 0."""
+
+
+def _kind(network: Any) -> str:
+    """Tell the two kinds of network apart by the key that only graphs have."""
+    has_arcs = "arcs" in network if isinstance(network, dict) else isinstance(network, Graph)
+    return "digraph" if has_arcs else "layered"
+
+
+Network = Annotated[Annotated[Layers, Tag("layered")] | Annotated[Graph, Tag("digraph")], Discriminator(_kind)]
+
+
 class Learning(Model):
     """What both systems of states and costates have in common."""
 
     network: Network
     """What learns."""
     speed: Positive | Annotated[list[Positive], Field(min_length=1)]
-    """Propagation speed c, one number or one per layer [1/time]."""
+    """Propagation speed c, one number, or one per layer (of a graph: per neuron) [1/time]."""
     mass: Positive = 1.0
     """Inertia m of the weights."""
     dissipation: NonNegative = 0.0

@@ -15,6 +15,7 @@ from nlsim.core.observable import Observable
 from nlsim.core.randomness import generator
 from nlsim.core.system import Inputs, Signal
 from nlsim.data.catalogue import load, split
+from nlsim.errors import NlsimError, ScenarioError
 from nlsim.integrate.adapter import AdaptiveRungeKutta
 from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import Control, FixedStep
@@ -32,7 +33,7 @@ from nlsim.simulation.plan import RecordPlan, plan_record
 from nlsim.systems.catalogue import SYSTEMS, build_loss, build_network
 from nlsim.systems.evaluation import evaluation_observables
 from nlsim.systems.loss import Loss
-from nlsim.systems.network import LayeredNetwork
+from nlsim.systems.network import Network
 from nlsim.systems.signals import HeldSamples, Sinusoid, one_hot
 
 
@@ -71,7 +72,7 @@ def build(source: LoadedScenario) -> Simulation:
     check_data(source)
     check_speeds(source)
     entry = SYSTEMS[values.system.name]
-    network = build_network(values.system.network.model_dump())
+    network = _network(source, device, dtype)
     loss = build_loss(values.system.network.loss)
     system = entry.build(network, loss, values.system.model_dump(exclude={"name", "network"}))
     control = build_control(values.stepper)
@@ -93,13 +94,28 @@ def build_control(chosen: model.FixedStep | model.Adaptive) -> Control:
     return AdaptiveRungeKutta(**chosen.model_dump(exclude={"name"}))
 
 
+def _network(source: LoadedScenario, device: torch.device, dtype: torch.dtype) -> Network:
+    system = source.values.system
+    try:
+        return build_network(system.network.model_dump(), getattr(system, "speed", None), device, dtype)
+    except NlsimError as error:
+        raise ScenarioError(
+            error.problem,
+            where=source.where("system", "network"),
+            given=error.given,
+            allowed=error.allowed,
+            advice=error.advice,
+        ) from None
+
+
 def _signal(
-    source: LoadedScenario, network: LayeredNetwork, loss: Loss, device: torch.device, dtype: torch.dtype
+    source: LoadedScenario, network: Network, loss: Loss, device: torch.device, dtype: torch.dtype
 ) -> tuple[Signal, int, Mapping[str, Observable]]:
     """Return the signal, how many samples it shows at a time, and what can be measured on held-out ones."""
     values = source.values
     if isinstance(values.signal, model.Sinusoids):
-        return _sinusoids(values.signal, network, values.seed, device, dtype), values.signal.samples, {}
+        ends = _ends(values.system.network)
+        return _sinusoids(values.signal, ends, values.seed, device, dtype), values.signal.samples, {}
     chosen = values.signal
     data = load(chosen.dataset)
     check_widths(source, data.inputs.shape[1], len(data.classes))
@@ -116,8 +132,15 @@ def _signal(
     return signal, chosen.batch, evaluation_observables(network, loss, *test)
 
 
+def _ends(network: model.Layers | model.Graph) -> tuple[int, int]:
+    """Return the numbers of inputs and outputs."""
+    if isinstance(network, model.Graph):
+        return network.inputs, len(network.outputs)
+    return network.layers[0], network.layers[-1]
+
+
 def _sinusoids(
-    chosen: model.Sinusoids, network: LayeredNetwork, seed: int, device: torch.device, dtype: torch.dtype
+    chosen: model.Sinusoids, ends: tuple[int, int], seed: int, device: torch.device, dtype: torch.dtype
 ) -> Sinusoid:
     """Return sinusoids of one frequency with random phases; targets have half the amplitude."""
 
@@ -129,6 +152,7 @@ def _sinusoids(
         drawn = generator(seed, purpose).uniform(0.0, 2 * torch.pi, (chosen.samples, width))
         return torch.from_numpy(drawn).to(device=device, dtype=dtype)
 
+    inputs, outputs = ends
     amplitude = Inputs(full(chosen.amplitude).input, full(0.5 * chosen.amplitude).target)
-    phases = Inputs(phase("input phase", network.widths[0]), phase("target phase", network.widths[-1]))
+    phases = Inputs(phase("input phase", inputs), phase("target phase", outputs))
     return Sinusoid(full(0.0), amplitude, full(chosen.frequency), phases)

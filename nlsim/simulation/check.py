@@ -64,30 +64,47 @@ def check_data(source: LoadedScenario) -> None:
 
 
 def check_speeds(source: LoadedScenario) -> None:
-    """Refuse a list of speeds that does not have one entry a layer."""
+    """Refuse a list of speeds that does not have one entry a layer or, on a graph, a neuron."""
     system = source.values.system
-    depth = len(system.network.layers) - 1
-    if isinstance(system, model.Learning) and isinstance(system.speed, list) and len(system.speed) != depth:
+    if not isinstance(system, model.Learning) or not isinstance(system.speed, list):
+        return
+    network = system.network
+    if isinstance(network, model.Graph):
+        count, what = network.neurons, "neuron"
+    else:
+        count, what = len(network.layers) - 1, "layer of neurons"
+    if len(system.speed) != count:
         raise ScenarioError(
             "The list of speeds does not fit the network.",
             where=source.where("system", "speed"),
             given=system.speed,
-            allowed=f"one number, or a list of {depth} (one per layer of neurons)",
+            allowed=f"one number, or a list of {count} (one per {what})",
         )
 
 
 def check_widths(source: LoadedScenario, inputs: int, outputs: int) -> None:
     """Refuse a network whose ends do not fit the data."""
-    layers = source.values.system.network.layers
+    network = source.values.system.network
+    if isinstance(network, model.Graph):
+        ends = (("inputs", network.inputs, inputs), ("outputs", len(network.outputs), outputs))
+        for key, given, wanted in ends:
+            if given != wanted:
+                raise ScenarioError(
+                    f"The {key} of the graph do not fit the data.",
+                    where=source.where("system", "network", key),
+                    given=f"{given} {key}",
+                    allowed=f"{wanted}",
+                )
+        return
     for end, given, wanted, what in (
-        ("first", layers[0], inputs, "features"),
-        ("last", layers[-1], outputs, "classes"),
+        ("first", network.layers[0], inputs, "features"),
+        ("last", network.layers[-1], outputs, "classes"),
     ):
         if given != wanted:
             raise ScenarioError(
                 f"The {end} layer does not fit the data.",
                 where=source.where("system", "network", "layers"),
-                given=layers,
+                given=network.layers,
                 allowed=f"{wanted} as the {end} entry (the data set has {wanted} {what})",
             )
 

@@ -20,7 +20,7 @@ from nlsim.core.state import state_class
 from nlsim.core.system import Fraction, Inputs
 from nlsim.errors import CapabilityError
 from nlsim.systems.loss import Loss
-from nlsim.systems.network import LayeredNetwork
+from nlsim.systems.network import LayeredNetwork, Network
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class HeavyBall:
         k ≥ 0, weight of the regulariser V = |W|²/2 (biases included).
     """
 
-    network: LayeredNetwork
+    network: Network
     loss: Loss
     mass: float
     dissipation: float = 0.0
@@ -182,7 +182,7 @@ class HeavyBall:
 
     def energy(self, state: HeavyBallState, inputs: Inputs) -> Tensor:
         """Return m|v|²/2 + L + kV summed over samples; it falls at the rate m θ |v|²."""
-        output = self.network.forward(state.weight, required_input(inputs))[-1]
+        output = self.network.rest_output(state.weight, required_input(inputs))
         total = self.loss.value(output, required_target(inputs)).sum(-1)
         for weight, velocity in zip(state.weight, state.velocity, strict=True):
             total = total + 0.5 * self.mass * velocity.square().sum((-2, -1))
@@ -193,14 +193,14 @@ class HeavyBall:
         """Return ``loss``, ``energy``, ``weight/l`` and ``velocity/l``."""
 
         def loss(t: float, state: HeavyBallState, inputs: Inputs) -> Tensor:
-            output = self.network.forward(state.weight, required_input(inputs))[-1]
+            output = self.network.rest_output(state.weight, required_input(inputs))
             return self.loss.value(output, required_target(inputs)).sum(-1)
 
         seen = [
             Observable("loss", (), "loss L summed over the current samples", loss),
             Observable("energy", (), "kinetic energy plus loss plus regulariser", lambda t, y, u: self.energy(y, u)),
         ]
-        for layer in range(self.network.depth):
+        for layer in range(len(self.network.sizes)):
             seen.append(weight_observable("weight", layer, f"weights W_{layer + 1}", "1"))
             seen.append(weight_observable("velocity", layer, f"velocities of the weights W_{layer + 1}", "1/time"))
         return {each.name: each for each in seen}

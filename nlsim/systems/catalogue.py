@@ -11,10 +11,11 @@ from torch import Tensor
 
 from nlsim.systems.activation import ACTIVATIONS
 from nlsim.systems.backprop import HeavyBall, HeavyBallState
-from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
+from nlsim.systems.digraph import Digraph, digraph
+from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations, RecurrentCostateReversal
 from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState
 from nlsim.systems.loss import LOSSES, Loss
-from nlsim.systems.network import LayeredNetwork
+from nlsim.systems.network import LayeredNetwork, Network
 
 Weights = tuple[Tensor, ...]
 
@@ -40,15 +41,39 @@ class SystemEntry:
     name: str
     summary: str
     system: type
-    build: Callable[[LayeredNetwork, Loss, Mapping[str, Any]], Any]
+    build: Callable[[Network, Loss, Mapping[str, Any]], Any]
     initial_state: Callable[[Any, Weights, int], Any]
 
 
-def build_network(parameters: Mapping[str, Any]) -> LayeredNetwork:
-    """Return the layered network of a scenario's table: layers, activation, output_activation, bias."""
-    depth = len(parameters["layers"]) - 1
-    hidden, output = ACTIVATIONS[parameters["activation"]], ACTIVATIONS[parameters["output_activation"]]
-    return LayeredNetwork(tuple(parameters["layers"]), (hidden,) * (depth - 1) + (output,), parameters["bias"])
+def build_network(parameters: Mapping[str, Any], speed: Any, device: torch.device, dtype: torch.dtype) -> Network:
+    """Return the network of a scenario's table.
+
+    A table with ``arcs`` is a digraph, whose relative speeds come from a list of speeds, one a neuron; else it
+    is layered: layers, activation, output_activation, bias.
+
+    Raises
+    ------
+    NlsimError
+        For a graph that the theory does not cover.
+    """
+    if "arcs" not in parameters:
+        depth = len(parameters["layers"]) - 1
+        hidden, output = ACTIVATIONS[parameters["activation"]], ACTIVATIONS[parameters["output_activation"]]
+        return LayeredNetwork(tuple(parameters["layers"]), (hidden,) * (depth - 1) + (output,), parameters["bias"])
+    inputs, neurons = parameters["inputs"], parameters["neurons"]
+    every = [(j, i) for i in range(inputs, inputs + neurons) for j in range(inputs + neurons)]
+    arcs = every if parameters["arcs"] == "all" else [(j, i) for j, i in parameters["arcs"]]
+    return digraph(
+        inputs,
+        neurons,
+        arcs,
+        parameters["outputs"],
+        ACTIVATIONS[parameters["activation"]],
+        has_bias=parameters["bias"],
+        speeds=speed if isinstance(speed, list) else None,
+        device=device,
+        dtype=dtype,
+    )
 
 
 def build_loss(name: str) -> Loss:
@@ -56,14 +81,22 @@ def build_loss(name: str) -> Loss:
     return LOSSES[name]
 
 
-def _learning_problem(
-    network: LayeredNetwork, loss: Loss, constants: Mapping[str, Any]
-) -> LearningProblem[LayeredNetwork]:
+def _learning_problem(network: Network, loss: Loss, constants: Mapping[str, Any]) -> LearningProblem[Any]:
     speed = constants["speed"]
-    speeds = tuple(speed) if isinstance(speed, list) else (speed,) * network.depth
+    if not isinstance(speed, list):
+        speeds = (speed,) * len(network.sizes)
+    elif isinstance(network, Digraph):
+        speeds = (sum(speed) / len(speed),)
+    else:
+        speeds = tuple(speed)
     return LearningProblem(
         network, loss, speeds, constants["mass"], constants["dissipation"], constants["regularisation"]
     )
+
+
+def _reversal(network: Network, loss: Loss, constants: Mapping[str, Any]) -> CostateReversal | RecurrentCostateReversal:
+    problem = _learning_problem(network, loss, constants)
+    return RecurrentCostateReversal(problem) if isinstance(network, Digraph) else CostateReversal(problem)
 
 
 def _learning_state(system: CostateReversal | HamiltonEquations, weights: Weights, samples: int) -> LearningState:
@@ -81,7 +114,7 @@ SYSTEMS = {
             "costate_reversal",
             "state and costate equations with the costates run forward (Betti & Gori, eq. 18-19)",
             CostateReversal,
-            lambda network, loss, constants: CostateReversal(_learning_problem(network, loss, constants)),
+            _reversal,
             _learning_state,
         ),
         SystemEntry(

@@ -110,6 +110,10 @@ class Digraph:
             drawn[:, -1] = 0.0
         return (torch.from_numpy(drawn * self.mask.cpu().numpy()).to(device=device, dtype=dtype),)
 
+    def rest_output(self, weights: tuple[Tensor, ...], given: Tensor) -> Tensor:
+        """Return the outputs at the fixed point of :func:`rest_activity`."""
+        return self.output((rest_activity(self, weights, Inputs(given)),))
+
     def _outputs(self, like: Tensor) -> Tensor:
         return torch.tensor(self.outputs, device=like.device)
 

@@ -10,12 +10,10 @@ from torch import Tensor
 from nlsim.core.observable import Observable
 from nlsim.core.system import Inputs
 from nlsim.systems.loss import Loss
-from nlsim.systems.network import LayeredNetwork
+from nlsim.systems.network import Network
 
 
-def evaluation_observables(
-    network: LayeredNetwork, loss: Loss, inputs: Tensor, targets: Tensor
-) -> Mapping[str, Observable]:
+def evaluation_observables(network: Network, loss: Loss, inputs: Tensor, targets: Tensor) -> Mapping[str, Observable]:
     """Return ``test_loss`` and ``test_accuracy`` of a state that has a field ``weight``.
 
     Both read the network at rest: every layer at σ(W x̃), as after a long time at fixed input.
@@ -29,10 +27,10 @@ def evaluation_observables(
     """
 
     def loss_of(t: float, state: Any, inputs_now: Inputs) -> Tensor:
-        return loss.value(network.forward(state.weight, inputs)[-1], targets).sum(-1)
+        return loss.value(network.rest_output(state.weight, inputs), targets).sum(-1)
 
     def accuracy_of(t: float, state: Any, inputs_now: Inputs) -> Tensor:
-        output = network.forward(state.weight, inputs)[-1]
+        output = network.rest_output(state.weight, inputs)
         return (output.argmax(-1) == targets.argmax(-1)).to(output.dtype).mean(-1)
 
     count = len(inputs)

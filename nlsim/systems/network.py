@@ -65,6 +65,16 @@ class Network(Protocol):
         """Return the activities that the loss looks at."""
         ...
 
+    def rest_output(self, weights: tuple[Tensor, ...], given: Tensor, /) -> Tensor:
+        """Return the output after a long time at a fixed input."""
+        ...
+
+    def initial_weights(
+        self, seed: int, *, scale: float, dtype: torch.dtype, device: torch.device | str
+    ) -> tuple[Tensor, ...]:
+        """Draw weights that depend on the seed alone; biases 0."""
+        ...
+
     def spread_output(self, force: Tensor, /) -> list[Tensor | None]:
         """Return a force on the output neurons as a force on each group; None where there is none."""
         ...
@@ -181,6 +191,10 @@ class LayeredNetwork:
         matrix.addmm_(cotangent.T, source, beta=keep, alpha=add)
         if self.has_bias:
             total[:, -1].mul_(keep).add_(cotangent.sum(0), alpha=add)
+
+    def rest_output(self, weights: tuple[Tensor, ...], given: Tensor) -> Tensor:
+        """Return the last layer of :meth:`forward`."""
+        return self.forward(weights, given)[-1]
 
     def forward(self, weights: tuple[Tensor, ...], source: Tensor) -> tuple[Tensor, ...]:
         """Return the activities x_l = σ(W_l x̃_{l−1}) of all layers, as signals of infinite speed would."""

@@ -38,10 +38,11 @@ def test_steppers_of_schema_and_catalogue_agree() -> None:
 
 
 def test_choices_of_schema_and_code_agree() -> None:
-    network, adaptive = model.Network.model_fields, model.Adaptive.model_fields
-    assert names_of(network["activation"].annotation) == set(ACTIVATIONS)
-    assert names_of(network["output_activation"].annotation) == set(ACTIVATIONS)
-    assert names_of(network["loss"].annotation) == set(LOSSES)
+    layers, graph, adaptive = model.Layers.model_fields, model.Graph.model_fields, model.Adaptive.model_fields
+    for network in (layers, graph):
+        assert names_of(network["activation"].annotation) == set(ACTIVATIONS)
+        assert names_of(network["loss"].annotation) == set(LOSSES)
+    assert names_of(layers["output_activation"].annotation) == set(ACTIVATIONS)
     assert names_of(adaptive["method"].annotation) == set(adapter.METHODS)
 
 

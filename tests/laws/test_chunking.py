@@ -6,6 +6,7 @@ import pytest
 from support.compare import assert_round_off, assert_same_bits
 from support.learning import draw, make_inputs, make_network, make_problem, make_sinusoid, make_state
 
+from nlsim.integrate.adapter import AdaptiveRungeKutta
 from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import FixedStep
 from nlsim.integrate.loop import Loop
@@ -70,5 +71,22 @@ def test_a_run_resumed_at_a_record_time_is_the_run_itself(stepper, interval, sto
     whole = final(stepper, signal, 100, record_times=[stop])
     first = final(stepper, signal, 100, until=stop)
     second = final(stepper, signal, 100, start=stop, state=first.state)
+    assert first.steps + second.steps == whole.steps
+    assert_same_bits(second.state, whole.state)
+
+
+@pytest.mark.parametrize(("interval", "stop"), [(0.1, 0.3), (0.1, 0.1 * 3), (0.1, 0.7), (0.5, 0.65)])
+def test_an_adaptive_run_resumed_at_a_record_time_is_the_run_itself(interval, stop):
+    # 0.3 is one rounding before the edge 3 · 0.1, and both runs must take it for the edge
+    signal, control = stream(interval), AdaptiveRungeKutta(rtol=1e-5, atol=1e-7)
+
+    def run(state, start, until):
+        loop = Loop(SYSTEM, control, signal, state, start=start, until=until, record_times=[stop])
+        list(loop)
+        return loop
+
+    whole, first = run(STATE, 0.0, 1.0), run(STATE, 0.0, stop)
+    second = Loop(SYSTEM, control, signal, first.state, start=stop, until=1.0)
+    list(second)
     assert first.steps + second.steps == whole.steps
     assert_same_bits(second.state, whole.state)

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import xarray as xr
 
 from nlsim.errors import RunFileError
 from nlsim.record import ChannelSpec, RunWriter, open_run, read_checkpoint
@@ -20,7 +21,7 @@ class TestReading:
         with pytest.raises(RunFileError, match="There is no such run file"):
             read(tmp_path)
 
-    @pytest.mark.parametrize("content", ["", "name = 'a scenario'\n"])
+    @pytest.mark.parametrize("content", ["", "name = 'a scenario'\n", "x" * 1000])
     def test_not_hdf5(self, tmp_path: Path, read, content):
         (tmp_path / "r.nc").write_text(content)
         with pytest.raises(RunFileError, match="not an HDF5 file"):
@@ -99,3 +100,22 @@ class TestReading:
             spoil(file)
         with pytest.raises(RunFileError, match=message):
             read(path)
+
+
+def test_a_reader_that_meets_the_writer_tries_again(record, monkeypatch: pytest.MonkeyPatch):
+    path = record(3).path
+    whole = xr.open_dataset
+    faults = [ValueError("conflicting sizes for dimension 'time'"), OSError("replaced")]
+
+    def met(*arguments: object, **options: object) -> xr.Dataset:
+        if faults:
+            raise faults.pop()
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(xr, "open_dataset", met)
+    with open_run(path) as dataset:
+        assert dataset.sizes["time"] == 3
+    faults.extend(ValueError("conflicting sizes") for _ in range(100))
+    monkeypatch.setattr("nlsim.record.trajectory._PAUSE", 0.0)
+    with pytest.raises(RunFileError, match="cannot be read: conflicting sizes"):
+        open_run(path)

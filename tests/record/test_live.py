@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +36,15 @@ with RunWriter(path, specs, {"scenario": "s = 1\\n"}, block_frames=4) as writer:
 """
 
 
-def start(path: Path, count: int, then: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), str(count), then],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE,
-        text=True,
-    )
+@contextmanager
+def start(path: Path, count: int, then: str) -> Iterator[subprocess.Popen[str]]:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", WRITER, str(path), str(count), then]
+    with subprocess.Popen(command, stdout=pipe, stdin=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # a test that fails does not wait for it
 
 
 def wait_for(process: subprocess.Popen[str], word: str) -> None:
@@ -166,12 +170,28 @@ def test_a_frame_exists_only_once_its_time_is_written(tmp_path: Path, monkeypatc
         writer.append(5, {"x": np.full(2, 5)})
     writer._file.flush()
     assert wanted == ["x", "time"]
-    with open_run(path) as dataset:
-        assert dataset.x.values[:, 0].tolist() == [0, 1, 2, 3]
+    torn = tmp_path / "torn.nc"
+    torn.write_bytes(path.read_bytes())
     monkeypatch.undo()
+    before = len(os.listdir("/dev/fd"))
+    with open_run(torn) as dataset:
+        assert dataset.x.values[:, 0].tolist() == [0, 1, 2, 3]
+        assert len(os.listdir("/dev/fd")) > before
+    assert len(os.listdir("/dev/fd")) == before
     writer.close("reached_end")
     with open_run(path) as dataset:
         assert dataset.x.values[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_block_is_flushed_before_its_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # within one flush HDF5 writes in an order of its own, and a kill can come between
+    specs = [ChannelSpec("x"), ChannelSpec("y")]
+    with RunWriter(tmp_path / "run.nc", specs, {}, block_frames=1) as writer:
+        extend, flush, calls = writer._extend, writer._file.flush, []
+        monkeypatch.setattr(writer, "_extend", lambda *a: calls.append(a[0]) or extend(*a))
+        monkeypatch.setattr(writer._file, "flush", lambda: calls.append("flush") or flush())
+        writer.append(0.0, {"x": np.float64(1.0), "y": np.float64(2.0)})
+    assert calls == ["x", "y", "flush", "time", "flush"]
 
 
 def test_the_same_process_reads_and_goes_on_writing(tmp_path: Path):

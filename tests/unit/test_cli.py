@@ -161,6 +161,21 @@ REFUSED = {
         ["check", "hamiltonian/digits", "--set", "system.name=hamilton_equations"],
         ["needs a system that is Relaxing", "HamiltonEquations", "costate_reversal"],
     ),
+    "graph that the theory does not cover": (
+        ["check", "hamiltonian/digits", "--set", "system.network={inputs=1, neurons=1, outputs=[1], arcs=[[1, 0]]}"],
+        ["leads into an input", "--set system.network=", "neurons 1 to 1"],
+    ),
+    "graph that does not fit the data": (
+        [
+            "check",
+            "hamiltonian/digits",
+            "--set",
+            "stepper={name='rk4', dt=0.01}",
+            "--set",
+            "system.network={inputs=63, neurons=12, outputs=[64], arcs='all'}",
+        ],
+        ["inputs of the graph do not fit the data", "63 inputs", "64"],
+    ),
     "file that is no run": (["show", "bad.toml"], ["bad.toml"]),
     "file that is not there": (["plot", "none.nc"], ["none.nc"]),
     "unknown theorem": (["verify", "hamiltonian.backprop"], ["no theorem of this name", "hamiltonian.backprop-limit"]),

@@ -61,8 +61,8 @@ def test_rest_far_from_the_origin_is_steady(control):
 
 @each_control
 def test_a_small_state_that_moves_is_not_steady(control):
-    # a test on the norm of the state would stop at once: |y| = 1e-9 is far below the tolerance
-    loop, _ = run(Creep(), control, one(1e-9), until=1.0, steady_tolerance=1e-4, record_times=[0.5])
+    # a test on the norm of the state would stop at the first look: |y| = 5e-5 < 1e-4 < |f| = 1e-3
+    loop, _ = run(Creep(), control, one(1e-9), until=1.0, steady_tolerance=1e-4, record_times=[0.05, 0.5])
     assert loop.ending == "reached_end"
     assert float(loop.state) == pytest.approx(1e-3, rel=1e-5)
 

@@ -175,11 +175,11 @@ def spiral(effort: Effort) -> Evidence:
         system, state, inputs = linear_chain(1, c, theta, h)
         state = LearningState(state.activity, (state.weight[0] + 1e-6,), state.costate, state.weight_costate)
         sizes = []
-        for _ in range(2):  # twenty radians each: the envelope at whole half-turns
-            state = RK4.advance(system, hold(inputs), state, 0.0, 1.0 / c, round(6.2832 * 4 * c))
+        for _ in range(2):  # two whole turns each, so that the phase does not matter
+            state = RK4.advance(system, hold(inputs), state, 0.0, 1.0 / c, round(6.2832 * 2 * c))
             gap = torch.cat([(state.weight[0] - 1).flatten(), (state.weight_costate[0] / (MASS * c)).flatten()])
             sizes.append(float(gap.norm()))
-        rates.append(torch.tensor(sizes[1] / sizes[0], dtype=torch.float64).log().item() / (6.2832 * 4))
+        rates.append(torch.tensor(sizes[1] / sizes[0], dtype=torch.float64).log().item() / (6.2832 * 2))
     expected = [0.5 * critical, -critical]
     return Evidence(
         Leg.CONTROL,
