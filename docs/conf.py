@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 from nlsim import __version__
+
+# numpydoc also reads the docstrings of what our modules import
+warnings.filterwarnings("ignore", message="(?s)Unknown section .*hypothesis")
 
 project = "nlsim"
 author = "the authors of nlsim"
@@ -24,19 +28,19 @@ extensions = [
 exclude_patterns = ["_build", "_ext"]
 nitpicky = True
 # without other projects' inventories only our own names can be looked up
-nitpick_ignore_regex = [("py:.*", r"(?!nlsim\.).*"), ("py:.*", r"nlsim\..*\.(S|S_in|C|Value)")]
+nitpick_ignore_regex = [("py:.*", r"(?!nlsim\.).*"), ("py:.*", r"nlsim\..*\.([A-Z](_in)?|Value)")]
 
 myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+autodoc_default_options = {"exclude-members": "model_config"}
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 100
 numpydoc_show_class_members = False
 
 bibtex_bibfiles = ["references.bib"]
-bibtex_default_style = "plain"
-bibtex_reference_style = "author_year"
+bibtex_default_style = "alpha"
 
 html_theme = "furo"
 html_title = f"nlsim {__version__}"

@@ -20,6 +20,7 @@ import pytest
 from nlsim.cli.app import main
 from nlsim.theorems import verify
 from nlsim.theorems.catalogue import THEOREMS
+from nlsim.theorems.evidence import Evidence, Finding, Leg
 
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -54,13 +55,14 @@ def test_pages_are_found() -> None:
 
 
 @pytest.fixture
-def one_check_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let ``nlsim verify`` make the last check of each theorem only; ``tests/bridge`` makes all of them."""
-    short = {key: replace(theorem, checks=theorem.checks[-1:]) for key, theorem in THEOREMS.items()}
+def no_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``nlsim verify`` report without making the checks; ``tests/bridge`` makes all of them."""
+    passed = Evidence(Leg.PROPERTY, "none", Finding.PASSED, "nothing", "nothing")
+    short = {key: replace(theorem, checks=(lambda effort: passed,)) for key, theorem in THEOREMS.items()}
     monkeypatch.setattr(verify, "THEOREMS", short)
 
 
-@pytest.mark.usefixtures("one_check_each")
+@pytest.mark.usefixtures("no_checks")
 @pytest.mark.parametrize("page", PAGES)
 def test_snippets_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

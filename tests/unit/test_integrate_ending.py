@@ -116,6 +116,8 @@ def test_a_state_that_went_bad_is_never_recorded():
     shown = [tick.state for tick in loop if tick.is_record]
     assert loop.ending == "diverged"
     assert all(bool(torch.isfinite(state).all()) for state in shown)
+    # it went bad at the second edge, was looked at at the first record, and is back where all was well
+    assert (loop.t, loop.steps, float(loop.state)) == (0.0, 0, 1.0)
 
 
 @pytest.mark.parametrize("check_every", [1, 3, 1000])

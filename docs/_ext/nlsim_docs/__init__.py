@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     mathml.add_renderer(app)
     app.connect("builder-inited", write_pages)
     app.connect("builder-inited", warn_of_undocumented)
+    app.connect("autodoc-process-docstring", escape_bars, priority=400)  # before numpydoc
+    app.connect("autodoc-process-signature", hide_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -31,6 +34,20 @@ def write_pages(app: Sphinx) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+
+
+def escape_bars(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Escape the bars of |W|: reStructuredText takes them for substitutions, and we have none."""
+    for number, line in enumerate(lines):
+        parts = re.split(r"(``.*?``)", line)
+        lines[number] = "".join(part if part.startswith("``") else part.replace("|", "\\|") for part in parts)
+
+
+def hide_fields(app: Sphinx, what: str, name: str, thing: Any, *rest: Any) -> tuple[str, None] | None:
+    """Leave the fields of a scenario's models out of their signatures: they follow one by one, with their meaning."""
+    from nlsim.scenario.model import Model
+
+    return ("", None) if what == "class" and issubclass(thing, Model) else None
 
 
 def warn_of_undocumented(app: Sphinx) -> None:

@@ -34,13 +34,14 @@ def command_line_page() -> str:
 
 def _section(name: str, command: Any) -> str:
     arguments = [each for each in command.params if each.param_type_name == "argument"]
-    usage = " ".join(["nlsim", name, "[OPTIONS]" if len(arguments) < len(command.params) else "", *map(_usage, arguments)])
+    options = ["[OPTIONS]"] if len(arguments) < len(command.params) else []
+    usage = " ".join(["nlsim", name, *options, *map(_usage, arguments)])
     rows = [(code(_spelling(each)), text(each.help or "")) for each in command.params]
     return "\n".join(
         [
             f"## {code('nlsim ' + name)}\n",
             text(command.help) + "\n",
-            f"```text\n{' '.join(usage.split())}\n```\n",
+            f"```text\n{usage}\n```\n",
             table(("argument or option", "meaning"), rows),
         ]
     )
