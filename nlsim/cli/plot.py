@@ -10,7 +10,9 @@ import typer
 
 def plot(
     file: Annotated[Path, typer.Argument(help="A run file.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="The picture [default: FILE.png].")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The picture; by default FILE with the suffix .png.")
+    ] = None,
 ) -> None:
     """Draw the run FILE: loss and accuracy, gradient error, a neuron with its costate."""
     from nlsim.record import open_run

@@ -22,7 +22,7 @@ Overrides = Annotated[
 def run(
     scenario: Scenario,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="The run file [default: NAME.nc].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run file; by default NAME.nc in this folder.")] = None,
     device: Annotated[str | None, typer.Option(help="A torch device such as cpu or cuda.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run file.")] = False,
 ) -> None:

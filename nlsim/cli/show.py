@@ -50,7 +50,10 @@ def show(
         table = Table("channel", "dimensions", "unit", "first", "last", "what it is", box=None)
         for name, variable in data.data_vars.items():
             first, last = summarise_channel(variable)
-            dims = " × ".join(f"{dim} {variable.sizes[dim]}" for dim in variable.dims if dim != "time")
+            # a selected axis carries its variable's name; the short one is enough beside it
+            dims = " × ".join(
+                f"{str(dim).removeprefix(f'{name}_')} {variable.sizes[dim]}" for dim in variable.dims if dim != "time"
+            )
             table.add_row(
                 variable.attrs.get("channel", str(name)),
                 dims,

@@ -52,6 +52,10 @@ class Sweep:
         Its name in scenarios.
     fraction : callable
         ``fraction(r h)``, the part of the gap that is closed.
+    order : int
+        Of the global error.
+    stability_limit : float
+        Infinite: stable at every r h.
     """
 
     name: str

@@ -163,7 +163,7 @@ class Adaptive(Model):
 
     name: Literal["adaptive"]
     """Which method."""
-    method: Literal["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"] = "dopri5"
+    method: Literal["dopri5", "dopri8", "bosh3", "adaptive_heun"] = "dopri5"
     """Which pair of formulas."""
     rtol: Positive = 1e-6
     """Relative tolerance of the local error."""

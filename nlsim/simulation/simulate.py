@@ -60,7 +60,7 @@ def simulate(
     stepper : str
         A name of ``nlsim list steppers``.
     every : float, optional
-        Distance of record times [time]; by default a hundredth of the horizon.
+        Distance of record times [time]; by default about a hundredth of the horizon, in whole steps of dt.
     **tolerances
         ``method``, ``rtol``, ``atol``, ``min_step``, ``norm`` for ``stepper="adaptive"``.
 
@@ -88,7 +88,11 @@ def simulate(
     if not until > start:
         raise NlsimError("The horizon is empty.", where="until", given=until, allowed=f"more than {start:g}")
     control = _control(stepper, dt, tolerances)
-    times = distinct([*grid(start, until, every or (until - start) / 100), until])
+    if every is None:
+        every = (until - start) / 100
+        if dt is not None:  # a step never crosses a record time, so the default must not shorten it
+            every = dt * max(1, round(every / dt))
+    times = distinct([*grid(start, until, every), until])
     loop = Loop(Flow(vector_field), control, Constant(Inputs()), state, until=until, record_times=times, start=start)
     seen: list[float] = []
     frames: list[list[np.ndarray[Any, Any]]] = []

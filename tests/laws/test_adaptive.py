@@ -46,7 +46,6 @@ RANGES = {
     "dopri5": (1e-5, 1e-7, 1e-9),
     "dopri8": (1e-6, 1e-8, 1e-10),
     "bosh3": (1e-4, 1e-5, 1e-6),
-    "fehlberg2": (1e-5, 1e-6, 1e-7),
     "adaptive_heun": (1e-3, 1e-4, 1e-5),
 }
 

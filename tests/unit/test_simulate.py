@@ -94,3 +94,17 @@ def test_public_names_are_lazy_and_complete() -> None:
         assert getattr(nlsim, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         nlsim.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("until", [1.5, 2.0, 3.0])
+@pytest.mark.parametrize("every", [0.01, 0.02, 0.5])
+def test_adaptive_blow_up_is_divergence_wherever_the_record_times_fall(until: float, every: float) -> None:
+    data = nlsim.simulate(lambda t, y: y * y, Y0[:1], until=until, stepper="adaptive", every=every)
+    assert data.attrs["ending"] == "diverged"
+    assert "state blows up" in data.attrs["ending_detail"]
+
+
+def test_the_default_record_times_leave_dt_alone() -> None:
+    assert nlsim.simulate(rotate, Y0, until=1.0, dt=0.5).attrs["steps"] == 2
+    assert nlsim.simulate(rotate, Y0, until=1.0, dt=0.03).attrs["steps"] == 34  # 33 whole steps and one short
+    assert nlsim.simulate(rotate, Y0, until=10.0, dt=0.01).sizes["time"] == 101
