@@ -9,11 +9,12 @@ which rests where F does and is stable there when every eigenvalue μ of DF has 
 side is proportional to τ: it is the numerical dissipation of Euler's method, and a flow has none of it.
 
 For linear-quadratic tracking DF = A with A² = μ² I: two steps multiply Y by 1 − τ²μ² exactly, and a
-target of angular frequency ω is followed with relative error ω/√(ω² + (τμ²/2)²).
+target of angular frequency ω is followed with relative error about ω/√(ω² + (τμ²/2)²).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from nlsim.core.state import leaves, rebuild
 from nlsim.core.system import Inputs, Piece, System
+from nlsim.systems.hamiltonian.closed_form import ScalarLinearQuadratic
 
 S = TypeVar("S")
 
@@ -76,20 +78,23 @@ def flip_factor(rate: float, step: float) -> float:
 
 def largest_flip_step(rate: float) -> float:
     """Return √2/μ, the step from which flipped Euler diverges (|1 − τ²μ²| = 1)."""
-    return float(2.0**0.5) / rate
+    return math.sqrt(2.0) / rate
 
 
-def tracking_ratio(frequency: float, rate: float, step: float) -> float:
-    """Return rms(x − z)/rms(z) ≈ ω/√(ω² + (τμ²/2)²) for a sinusoidal target.
+def tracking_ratio(problem: ScalarLinearQuadratic, frequency: float, step: float) -> float:
+    """Return rms(x − z)/rms(z) = √(ω² + (τa²/2)²)/√(ω² + (τμ²/2)²) for a sinusoidal target.
+
+    The averaged x relaxes at rate τμ²/2 towards (s q/μ²) z, so it lags and falls short by a²/μ². Corrections
+    are of relative order τμ.
 
     Parameters
     ----------
+    problem : ScalarLinearQuadratic
+        a, s, q; without dissipation.
     frequency : float
         ω of the target, in 1/time.
-    rate : float
-        μ = √(a² + s q), in 1/time.
     step : float
-        τ. The ratio falls as τ grows: halving τ about doubles the error.
+        τ. While τμ²/2 ≫ ω the ratio falls as τ grows: halving τ about doubles the error.
     """
-    relaxation = step * rate**2 / 2
-    return float(frequency / (frequency**2 + relaxation**2) ** 0.5)
+    shortfall, relaxation = step * problem.drift**2 / 2, step * problem.rate**2 / 2
+    return math.hypot(frequency, shortfall) / math.hypot(frequency, relaxation)
