@@ -15,6 +15,7 @@ target of angular frequency ω is followed with relative error about ω/√(ω²
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -59,7 +60,10 @@ class AveragedFlip(Generic[S]):
             return tuple(leaves(velocity))
 
         directions = (torch.ones_like(now), *field(now, *flat))
-        change = torch.func.jvp(field, (now, *flat), directions)[1]
+        with warnings.catch_warnings():
+            # torch's forward mode loads, on first use, parts of torch that torch itself deprecates
+            warnings.simplefilter("ignore", DeprecationWarning)
+            change = torch.func.jvp(field, (now, *flat), directions)[1]
         return rebuild(state, [(-0.5 * self.step) * each for each in change])
 
 

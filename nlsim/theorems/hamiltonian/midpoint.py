@@ -55,7 +55,7 @@ def _slope(field: Any, flat: Tensor, dt: float) -> Tensor:
     for _ in range(50):
         point = flat + 0.5 * dt * slope
         residual = slope - field(point)
-        matrix = eye - 0.5 * dt * torch.func.jacfwd(field)(point)
+        matrix = eye - 0.5 * dt * torch.func.jacrev(field)(point)
         change = torch.linalg.solve(matrix, residual)
         slope = slope - change
         if float(change.abs().max()) <= 1e-14 * (1 + float(slope.abs().max())):
