@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import expm, solve_continuous_are
+from support.compare import assert_round_off, gap
+from support.control import make_quadratic, sinusoid
+from support.learning import draw, member
+from support.oracle import scipy_flow
 
 from nlsim.core.state import leaves
 from nlsim.core.system import Inputs
@@ -22,10 +26,6 @@ from nlsim.systems.hamiltonian.linear_quadratic import (
 )
 from nlsim.systems.hamiltonian.riccati import Convention, FeedbackState, RiccatiFeedback, RiccatiFlow, zero_gain
 from nlsim.systems.signals import hold
-from support.compare import assert_round_off, gap
-from support.control import make_quadratic, sinusoid
-from support.learning import draw, member
-from support.oracle import scipy_flow
 
 ACCURATE = AdaptiveRungeKutta("dopri8", rtol=1e-11, atol=1e-12)
 NOTHING = hold(Inputs())

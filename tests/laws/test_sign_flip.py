@@ -9,6 +9,17 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
+from support.compare import assert_round_off, assert_same_bits, gap
+from support.control import (
+    make_quadratic,
+    make_quadratic_state,
+    make_tracking,
+    make_tracking_state,
+    sinusoid,
+    target,
+)
+from support.flow import Decay, Silence
+from support.learning import draw, member
 
 from nlsim.analysis.orders import observed_order
 from nlsim.core.state import leaves, map_leaves
@@ -25,17 +36,6 @@ from nlsim.systems.hamiltonian.tracking import TrackingEquations
 from nlsim.systems.signals import Constant, HeldSamples, hold
 from nlsim.theorems.hamiltonian.flip_runs import network_tracking, scalar_tracking
 from nlsim.theorems.hamiltonian.midpoint import ImplicitMidpoint
-from support.compare import assert_round_off, assert_same_bits, gap
-from support.control import (
-    make_quadratic,
-    make_quadratic_state,
-    make_tracking,
-    make_tracking_state,
-    sinusoid,
-    target,
-)
-from support.flow import Decay, Silence
-from support.learning import draw, member
 
 SCALAR = ScalarLinearQuadratic(-1.0, 1.0, 100.0, 0.1)
 

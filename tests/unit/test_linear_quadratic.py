@@ -9,6 +9,16 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad, solve_bvp, solve_ivp
+from support.compare import assert_round_off
+from support.control import (
+    make_quadratic,
+    make_quadratic_state,
+    make_tracking,
+    make_tracking_state,
+    positive,
+    target,
+)
+from support.learning import draw, member
 
 from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError
@@ -21,16 +31,6 @@ from nlsim.systems.hamiltonian.linear_quadratic import (
     linear_quadratic,
 )
 from nlsim.systems.hamiltonian.tracking import TrackingEquations, TrackingReversal, TrackingState
-from support.compare import assert_round_off
-from support.control import (
-    make_quadratic,
-    make_quadratic_state,
-    make_tracking,
-    make_tracking_state,
-    positive,
-    target,
-)
-from support.learning import draw, member
 
 FAMILIES = {
     "quadratic": (

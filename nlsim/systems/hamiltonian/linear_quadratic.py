@@ -24,7 +24,8 @@ from torch import Tensor
 from nlsim.core.observable import Observable
 from nlsim.core.state import state_class
 from nlsim.core.system import Inputs
-from nlsim.systems.hamiltonian.problem import Constant, align
+from nlsim.systems.hamiltonian.problem import align
+from nlsim.systems.network import Constant
 
 
 @state_class

@@ -26,7 +26,8 @@ from nlsim.core.observable import Observable
 from nlsim.core.state import leaves, map_leaves, state_class
 from nlsim.core.system import Inputs, Observed, Piece, Signal, System
 from nlsim.errors import CapabilityError, NlsimError
-from nlsim.systems.hamiltonian.problem import Constant, align
+from nlsim.systems.hamiltonian.problem import align
+from nlsim.systems.network import Constant
 
 S = TypeVar("S")
 

@@ -24,7 +24,8 @@ from nlsim.core.state import state_class
 from nlsim.core.system import Inputs
 from nlsim.systems.activation import TANH, Activation
 from nlsim.systems.backprop import required_target
-from nlsim.systems.hamiltonian.problem import Constant, align
+from nlsim.systems.hamiltonian.problem import align
+from nlsim.systems.network import Constant
 
 
 @state_class
