@@ -161,9 +161,7 @@ class Burst(Counter):
         return super().jump(t, state, inputs) / (0.0 if len(self.jumps) == 3 else 1.0)
 
 
-@pytest.mark.parametrize(
-    ("record_times", "check_every", "good"), [([], 1, 0.3), ([0.3], 100, 0.3), ([0.1], 100, 0.1)]
-)
+@pytest.mark.parametrize(("record_times", "check_every", "good"), [([], 1, 0.3), ([0.3], 100, 0.3), ([0.1], 100, 0.1)])
 def test_a_jump_to_infinity_is_a_divergence_and_keeps_the_last_good_state(record_times, check_every, good):
     loop = Loop(
         Burst(),
@@ -187,9 +185,7 @@ def test_a_divergence_after_a_jump_goes_back_to_the_state_after_the_jump():
         def vector_field(self, t, state, inputs):
             return torch.full_like(state, float("inf")) if t >= 0.25 else torch.ones_like(state)
 
-    loop = Loop(
-        Doomed(), FixedStep(EXPLICIT_EULER, 0.05), numbered(0.25), zero(), until=1.0, record_times=[0.25]
-    )
+    loop = Loop(Doomed(), FixedStep(EXPLICIT_EULER, 0.05), numbered(0.25), zero(), until=1.0, record_times=[0.25])
     list(loop)
     assert (loop.ending, loop.t, float(loop.state)) == ("diverged", 0.25, 0.0)
 
@@ -223,9 +219,7 @@ def test_a_reset_clears_state_and_costate_and_leaves_what_was_learned():
     loop = Loop(system, FixedStep(ORDERED_EULER, 0.1), signal, state, until=1.0)
     for tick in loop:
         assert all(float(h.abs().max()) == 0.0 for h in (*loop.state.activity, *loop.state.costate))
-        assert_same_bits(
-            (loop.state.weight, loop.state.weight_costate), (tick.state.weight, tick.state.weight_costate)
-        )
+        assert_same_bits((loop.state.weight, loop.state.weight_costate), (tick.state.weight, tick.state.weight_costate))
         assert float(tick.state.activity[-1].abs().max()) > 0
 
 

@@ -128,9 +128,7 @@ def test_hamiltonian_learning_with_its_own_loss_weight_is_a_learning_problem(los
     learning = make_learning(FORMS["layers"], loss, beta=beta)
     state, inputs = make_state(FORMS["layers"]), make_inputs()
     reversal = CostateReversal(to_learning_problem(learning))
-    assert_round_off(
-        reversal.vector_field(0.0, state, inputs), learning.vector_field(0.0, state, inputs), 20
-    )
+    assert_round_off(reversal.vector_field(0.0, state, inputs), learning.vector_field(0.0, state, inputs), 20)
 
 
 @pytest.mark.parametrize(
@@ -206,9 +204,7 @@ def as_learning(network, setting, *, weight_decay=0.0):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.03])
 def test_steps_are_those_of_torch_sgd(setting, network, weight_decay):
     weights, stream = make_weights(network), batches()
-    found = learn(
-        as_learning(network, setting, weight_decay=weight_decay), ORDERED_EULER, weights, stream, setting[-1]
-    )
+    found = learn(as_learning(network, setting, weight_decay=weight_decay), ORDERED_EULER, weights, stream, setting[-1])
     expected = torch_sgd(setting, weights, stream, weight_decay=weight_decay)
     # a step of size 1/100 adds less than a rounding of weights of size 1; momentum 0.9 remembers ten steps
     for f, e in zip(found, expected, strict=True):
@@ -218,7 +214,7 @@ def test_steps_are_those_of_torch_sgd(setting, network, weight_decay):
 @pytest.mark.parametrize("name", ["Mom-a", "Mom-b"])
 @each_learning_form
 def test_without_the_first_step_rule_steps_are_not_those_of_torch(name, network):
-    rate, momentum, dampening, tau = SETTINGS[name]
+    _, momentum, dampening, tau = SETTINGS[name]
     system = as_learning(network, SETTINGS[name])
     damped = replace(system.learning.constants, phi=(1 - dampening) / tau)
     system = SampleReset(replace(system.learning, constants=damped))
@@ -345,9 +341,7 @@ def test_one_neuron_and_one_weight_with_dissipation_have_a_limit():
     start = learning.initial_state((torch.full((1, 1), 0.2).double(),), 1)
     exact = float(scipy_flow(learning, hold(inputs), start, 0.0, 5.0).weight[0])
     counts = (50, 100, 200, 400, 800)  # dt from 0.1 to 0.00625
-    found = [
-        float(EXPLICIT_EULER.advance(learning, hold(inputs), start, 0.0, 5.0 / n, n).weight[0]) for n in counts
-    ]
+    found = [float(EXPLICIT_EULER.advance(learning, hold(inputs), start, 0.0, 5.0 / n, n).weight[0]) for n in counts]
     errors = [abs(each - exact) for each in found]
     assert abs(exact - 0.2) > 0.3, "nothing was learned, so nothing could be lost"
     assert_order(1, counts[1:], errors[1:])

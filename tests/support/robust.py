@@ -122,8 +122,6 @@ def plain_hamiltonian(
     output = plain_output(network, theta, inputs.input, h)
     total = phi * PLAIN_LOSS[learning.loss.name](output, inputs.target)
     total = total + phi * k / 2 * sum((w**2).sum() for w in theta)
-    for c, f, own, costate in zip(
-        learning.speed, plain_proposal(network, theta, inputs.input, h), h, z, strict=True
-    ):
+    for c, f, own, costate in zip(learning.speed, plain_proposal(network, theta, inputs.input, h), h, z, strict=True):
         total = total + (costate * c * (f - own)).sum()
     return total
