@@ -97,6 +97,20 @@ class Hamiltonian(Protocol[S_in]):
 
 
 @runtime_checkable
+class Jumping(Protocol[S]):
+    """A system whose state also jumps, y⁺ = g(t, y; u), at the end of every interval of the inputs.
+
+    A run applies the jump at each edge of the signal it comes to, never at its start, before anything of
+    the next interval is done. What is shown or recorded at an edge is the state before the jump; the
+    state that a run goes on from, a checkpoint's included, is the one after it.
+    """
+
+    def jump(self, t: float, state: S, inputs: Inputs, /) -> S:
+        """Return the state after the edge at t, from the state and the inputs of the interval that ends; pure."""
+        ...
+
+
+@runtime_checkable
 class Observed(Protocol):
     """A system that names what can be seen of its state."""
 

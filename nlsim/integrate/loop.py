@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from nlsim.core.ending import Ending
 from nlsim.core.state import first_bad_leaf, norm
-from nlsim.core.system import Inputs, Piece, Signal
+from nlsim.core.system import Inputs, Jumping, Piece, Signal
 from nlsim.integrate.control import Control
 
 S = TypeVar("S")
@@ -25,7 +25,7 @@ class Tick(Generic[S]):
     t : float
         Time.
     state : S
-        The state at t; no later step writes to it.
+        The state at t; no later step writes to it. At an edge, the state before a jumping system jumps.
     inputs : Inputs
         What drove the state up to t: at an edge, the inputs that end there.
     steps : int
@@ -47,6 +47,11 @@ class Loop(Generic[S]):
     Iterate over it to run; afterwards :attr:`ending`, :attr:`detail`, :attr:`state`, :attr:`t` and
     :attr:`steps` say how it went. Whether the state is finite is looked at every ``check_every`` steps
     and before a record and the end, never in a step.
+
+    A system that is :class:`~nlsim.core.system.Jumping` jumps at every edge that is come to, the end of
+    the horizon included, and never at the start. The tick shows the state before the jump;
+    :attr:`state` is already the one after it, so a run resumed from there at an edge misses no jump and
+    makes none twice.
 
     Parameters
     ----------
@@ -98,6 +103,7 @@ class Loop(Generic[S]):
         self.ending: Ending | None = None
         self.detail = ""
         self._good = (state, start, 0)
+        self._jumping: Jumping[Any] | None = system if isinstance(system, Jumping) else None
 
     def __iter__(self) -> Iterator[Tick[S]]:
         piece, edge = self.signal.piece(self.t), self.signal.edge_after(self.t)
@@ -119,7 +125,9 @@ class Loop(Generic[S]):
                 self._end(Ending.REACHED_END, "")
             is_record = self.t == record
             due += is_record
-            yield self._tick(piece, is_record=is_record)
+            tick = self._tick(piece, is_record=is_record)
+            self._jump(piece, edge)
+            yield tick
 
     def interrupt(self) -> None:
         """End the run from outside; the state is the last complete one. A run that has ended stays so."""
@@ -152,6 +160,20 @@ class Loop(Generic[S]):
         speed = float(norm(self.system.vector_field(t, state, piece(t))))
         if speed <= self.steady_tolerance * max(1.0, float(norm(state))):
             self._end(Ending.STEADY, f"|f| = {speed:.3g} at t = {t:.9g}")
+
+    def _jump(self, piece: Piece, edge: float) -> None:
+        """Let a jumping system jump if the edge has been come to."""
+        # an edge is where the signal says that the next one is another: 0.3 and 3 · 0.1 are one instant
+        if self._jumping is None or self.signal.edge_after(self.t) == edge:
+            return
+        jumped = self._jumping.jump(self.t, self.state, piece(self.t))
+        if self._good[1] == self.t:  # this instant is looked at, so the state after the jump is too
+            bad = first_bad_leaf(jumped)
+            if bad is not None:
+                self._end(Ending.DIVERGED, f"{bad} is not finite after the jump at t = {self.t:.9g}; all was before it")
+                return
+            self._good = (jumped, self.t, self.steps)
+        self.state = jumped
 
     def _tick(self, piece: Piece, *, is_record: bool) -> Tick[S]:
         return Tick(self.t, self.state, piece(self.t), self.steps, is_record)
