@@ -27,7 +27,8 @@ from torch import Tensor
 from nlsim.core.system import Inputs, Signal
 from nlsim.errors import NlsimError
 from nlsim.systems.backprop import required_input, required_target
-from nlsim.systems.hamiltonian.problem import Constant, LearningProblem, LearningState, align, partials
+from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState, align, partials
+from nlsim.systems.network import Constant
 
 Layers = tuple[Tensor, ...]
 
