@@ -90,9 +90,10 @@ def run_line(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no target '{target}'"
             return ""
         case ["python", "-m", "pip", "install", "-e", extra]:
-            assert extra.strip(".[]") in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-                "optional-dependencies"
-            ]
+            assert (
+                extra.strip(".[]")
+                in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+            )
             return ""
         case ["nlsim", *_]:
             monkeypatch.setattr(sys, "argv", words)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from torch import Tensor
 from nlsim.core.system import Inputs, Signal
 from nlsim.errors import NlsimError
 from nlsim.systems.backprop import required_input, required_target
-from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState, align, partials
+from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState, align, largest, partials
 from nlsim.systems.network import Constant
 
 Layers = tuple[Tensor, ...]
@@ -75,7 +76,7 @@ class DiscreteAdjoint:
 
 
 def euler_path(
-    problem: LearningProblem,
+    problem: LearningProblem[Any],
     activity: Layers,
     weight: Layers,
     control: Layers,
@@ -122,7 +123,7 @@ def euler_path(
 
 
 def discrete_adjoint(
-    problem: LearningProblem,
+    problem: LearningProblem[Any],
     activity: Layers,
     weight: Layers,
     control: Layers,
@@ -162,21 +163,20 @@ def discrete_adjoint(
     return DiscreteAdjoint(path.functional, trajectory, _stack(gradients[::-1]))
 
 
-def _velocity(problem: LearningProblem, activity: Layers, weight: Layers, inputs: Inputs) -> Layers:
+def _velocity(problem: LearningProblem[Any], activity: Layers, weight: Layers, inputs: Inputs) -> Layers:
     """Return f = c_l (σ(a_l) − x_l)."""
-    source, rates = required_input(inputs), []
-    for layer, x in enumerate(activity):
-        a = problem.network.pre_activation(weight[layer], source)
-        rates.append(align(problem.speed[layer]) * (problem.network.activations[layer].value(a) - x))
-        source = x
+    network, given, rates = problem.network, required_input(inputs), []
+    for group, (x, w) in enumerate(zip(activity, weight, strict=True)):
+        a = network.pre_activation(w, network.source(group, given, activity))
+        rates.append(problem.speed_of(group) * (network.activations[group].value(a) - x))
     return tuple(rates)
 
 
 def _running_cost(
-    problem: LearningProblem, activity: Layers, weight: Layers, velocity: Layers, inputs: Inputs
+    problem: LearningProblem[Any], activity: Layers, weight: Layers, velocity: Layers, inputs: Inputs
 ) -> Tensor:
     """Return m c |v|²/2 + c (L + k|w|²/2), L summed over samples."""
-    cost = problem.loss.value(activity[-1], required_target(inputs)).sum(-1)
+    cost = problem.loss.value(problem.network.output(activity), required_target(inputs)).sum(-1)
     for w, v in zip(weight, velocity, strict=True):
         cost = cost + 0.5 * problem.regularisation * w.square().sum((-2, -1))
         cost = cost + 0.5 * problem.mass * v.square().sum((-2, -1))
@@ -206,14 +206,13 @@ def _stack(points: Sequence[Layers]) -> Layers:
     return tuple(torch.stack(layer) for layer in zip(*points, strict=True))
 
 
-def _check(problem: LearningProblem, weight: Layers, control: Layers) -> int:
+def _check(problem: LearningProblem[Any], weight: Layers, control: Layers) -> int:
     """Return the number of steps, or say what does not fit."""
-    mass = problem.mass
-    if math.isinf(float(mass.max()) if isinstance(mass, Tensor) else mass):
+    if math.isinf(largest(problem.mass)):
         raise NlsimError(
             "Weights of infinite mass have no control.",
             where="problem.mass",
-            given=mass,
+            given=problem.mass,
             allowed="a finite mass",
             advice="Give the problem a mass, or differentiate with frozen weights by backpropagation.",
         )

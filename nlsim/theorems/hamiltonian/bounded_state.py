@@ -74,7 +74,7 @@ def _convex(share: Any) -> bool | None:
     gap = m - (share * a + (1 - share) * (m - q))
     if vanishes(gap - (share * r + (1 - share) * q)) is not True:
         return None
-    is_share = sp.simplify(share).is_nonnegative and sp.simplify(1 - share).is_nonnegative
+    is_share: bool | None = sp.simplify(share).is_nonnegative and sp.simplify(1 - share).is_nonnegative
     if is_share is None and share.func is sp.exp:
         is_share = (-share.args[0]).is_nonnegative  # e^{−z} ≤ 1 for z ≥ 0
     return is_share
@@ -178,8 +178,8 @@ def flow_property(effort: Effort) -> Evidence:
 
     return check_property(
         "the flow under weights and inputs that jump",
-        # a step is R x + Σ_j b_j σ_j with b_j > 0 and Σ b_j = 1 − R, so the bound holds with R in place of e^{−z}; these
-        # differ by δ = 0.02⁵/120 = 2.7e-11 a step: n δ e^{−0.02 n} |x(0)| ≤ δ · 10/(0.02 e) = 5e-9 for |x(0)| ≤ 10
+        # a step is R x + Σ_j b_j σ_j with b_j > 0 and Σ b_j = 1 − R, so the bound holds with R in place of e^{−z};
+        # these differ by δ = 0.02⁵/120 = 2.7e-11 a step: n δ e^{−0.02 n} |x(0)| ≤ δ · 10/(0.02 e) = 5e-9, |x(0)| ≤ 10
         "excess over the bound ≤ 1e-8",
         Effort(max(1, effort.examples // 5), effort.is_random),
         st.tuples(bounded_cases(), st.floats(0.1, 1.0)),
@@ -217,7 +217,8 @@ def euler_control(effort: Effort) -> Evidence:
         Leg.CONTROL,
         "explicit Euler with cτ in (1, 2)",
         judge(all(answers)),
-        "opposed at every step, |x| tends to cτ/(2 − cτ) > 1 to 1e-12 (bounded: the step is stable); cτ ≤ 1: never above 1",
+        "opposed at every step, |x| tends to cτ/(2 − cτ) > 1 to 1e-12 (bounded: the step is stable); cτ ≤ 1: never "
+        "above 1",
         "; ".join(f"cτ = {row[0]}: {float(row[2]):.6g}" for row in rows),
         (
             Table(
@@ -247,7 +248,8 @@ def without_factor(effort: Effort) -> Evidence:
         Leg.CONTROL,
         "the forcing's factor c_i dropped; σ unbounded",
         judge(abs(saturated - full) <= 1e-9 and saturated > 4 * full / speed and linear > 10),
-        f"x(2) at c = 5 from 0 under σ = 1 is 1 − e^(−10), above (1 − e^(−ct))/c = {full / speed:.4f}; with σ = id it passes 10",
+        f"x(2) at c = 5 from 0 under σ = 1 is 1 − e^(−10), above (1 − e^(−ct))/c = {full / speed:.4f}; with σ = id it "
+        "passes 10",
         f"{saturated:.10f}; {linear:.3f}",
     )
 
@@ -256,13 +258,13 @@ BOUNDED_STATE = Theorem(
     key="hamiltonian.bounded-state",
     title="Bounded in, bounded out: |x_i| ≤ max(|x_i(0)|, sup |σ|), whatever the weights do",
     statement=(
-        "If |σ| ≤ B then |x_i(t)| ≤ e^{−c_i t}|x_i(0)| + B (1 − e^{−c_i t}) ≤ max(|x_i(0)|, B) for any weights, inputs and "
-        "speeds; the forcing carries the factor c_i, without which the bound would be false for c_i > 1. Implicit and "
-        "exponential steps keep it at every cτ, explicit Euler iff cτ ≤ 1: for 1 < cτ < 2 it is stable but may reach "
-        "B cτ/(2 − cτ)."
+        "If |σ| ≤ B then |x_i(t)| ≤ e^{−c_i t}|x_i(0)| + B (1 − e^{−c_i t}) ≤ max(|x_i(0)|, B) for any weights, inputs "
+        "and speeds; the forcing carries the factor c_i, without which the bound would be false for c_i > 1. Implicit "
+        "and exponential steps keep it at every cτ, explicit Euler iff cτ ≤ 1: for 1 < cτ < 2 it is stable but may "
+        "reach B cτ/(2 − cτ)."
     ),
     hypotheses=("|σ| ≤ B", "weights and inputs measurable in time, nothing else; cycles and self-loops allowed"),
-    source="Betti & Gori, Nature-Inspired Local Propagation, Proposition 1, with the factor c_i restored; steps derived here",
+    source="Betti & Gori, Nature-Inspired Local Propagation, Proposition 1, factor c_i restored; steps derived here",
     about=(CostateReversal, Activation, Sweep, ExponentialEuler, ExplicitRungeKutta),
     checks=(prove_bound, prove_steps, bridge, steps_property, flow_property, euler_control, without_factor),
 )

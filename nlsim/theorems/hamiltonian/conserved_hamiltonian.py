@@ -32,6 +32,7 @@ from nlsim.theorems.hamiltonian.phase import (
     vanishes,
 )
 from nlsim.theorems.hamiltonian.phase_bridge import bridge_fields
+from nlsim.theorems.hamiltonian.recurrent_backprop import bridge_graphs
 from nlsim.theorems.property import check_property
 from nlsim.theorems.statement import Effort, Theorem
 
@@ -245,9 +246,9 @@ CONSERVED_HAMILTONIAN = Theorem(
     key="hamiltonian.conserved-hamiltonian",
     title="H is conserved along the exact equations, not along the reversed ones",
     statement=(
-        "Along the exact Hamilton equations dH/dt = ∂H/∂t, so H is constant when φ = 1 and inputs, loss and regulariser "
-        "do not depend on time. Along the costate-only reversal dH/dt = 2 H_y·H_p + ∂H/∂t. For Ĥ = H/φ of normalised "
-        "costates both rates gain −θ π·Ĥ_π."
+        "Along the exact Hamilton equations dH/dt = ∂H/∂t, so H is constant when φ = 1 and inputs, loss and "
+        "regulariser do not depend on time. Along the costate-only reversal dH/dt = 2 H_y·H_p + ∂H/∂t. For Ĥ = H/φ of "
+        "normalised costates both rates gain −θ π·Ĥ_π."
     ),
     hypotheses=(
         "σ and L differentiable; any digraph, any speeds",
@@ -260,6 +261,7 @@ CONSERVED_HAMILTONIAN = Theorem(
         prove_rate,
         prove_normalised,
         bridge,
+        bridge_graphs,
         rate_property,
         balance_order,
         conservation_order,

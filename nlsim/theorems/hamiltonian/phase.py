@@ -15,6 +15,7 @@ from nlsim.core.randomness import generator
 from nlsim.core.state import leaves, rebuild
 from nlsim.core.system import Inputs, Piece
 from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState
+from nlsim.systems.network import LayeredNetwork
 from nlsim.theorems.evidence import Evidence, Leg, judge
 from nlsim.theorems.hamiltonian.nets import Case
 from nlsim.theorems.symbols import CHAIN_2, CHAIN_3, CYCLE, DIAMOND, SKIP, Graph, Model, Sigma, every, is_zero, model
@@ -80,7 +81,7 @@ def proof(name: str, expected: str, answers: list[bool | None]) -> Evidence:
     return Evidence(Leg.PROOF, name, judge(every(answers)), expected, measured)
 
 
-def generic_problem(case: Case, *, mass: float = 0.7, regularisation: float = 0.2) -> LearningProblem:
+def generic_problem(case: Case, *, mass: float = 0.7, regularisation: float = 0.2) -> LearningProblem[LayeredNetwork]:
     """Return a case's problem with unequal speeds, from 1 to 1.9 times its own, and a regulariser."""
     problem = case.problem(mass=mass)
     depth = problem.network.depth
@@ -116,7 +117,7 @@ def flatten(state: Any) -> Tensor:
 def unflatten(flat: Tensor, like: Any) -> Any:
     """Put a vector back into a state of the shape of another."""
     parts = leaves(like)
-    split = flat.split([leaf.numel() for leaf in parts])
+    split = torch.split(flat, [leaf.numel() for leaf in parts])
     return rebuild(like, [each.reshape(leaf.shape) for each, leaf in zip(split, parts, strict=True)])
 
 

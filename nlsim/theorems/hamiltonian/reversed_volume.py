@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nlsim.analysis.orders import observed_order
+from nlsim.core.system import Inputs
 from nlsim.integrate.gauss import GAUSS4, IMPLICIT_MIDPOINT
-from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
+from nlsim.systems.digraph import Digraph
+from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations, RecurrentCostateReversal
+from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState
 from nlsim.theorems.evidence import Evidence, Leg, Table, judge
+from nlsim.theorems.hamiltonian.cycles import CyclicCase, cyclic_cases
 from nlsim.theorems.hamiltonian.nets import Case, cases
 from nlsim.theorems.hamiltonian.phase import (
     GRAPHS,
@@ -27,6 +32,7 @@ from nlsim.theorems.hamiltonian.phase import (
     vanishes,
 )
 from nlsim.theorems.hamiltonian.phase_bridge import bridge_jacobian
+from nlsim.theorems.hamiltonian.recurrent_backprop import bridge_graphs
 from nlsim.theorems.property import check_property
 from nlsim.theorems.statement import Effort, Theorem
 from nlsim.theorems.symbols import CYCLE, Model, SigmaPrime
@@ -114,6 +120,41 @@ def field_property(effort: Effort) -> Evidence:
     )
 
 
+def cyclic_property(effort: Effort) -> Evidence:
+    """The same on running digraphs with cycles and self-loops, where the rate depends on the state."""
+
+    def error_of(case: CyclicCase) -> float:
+        problem, state, inputs = case.problem(), case.state(), case.inputs()
+        a = field_jacobian(RecurrentCostateReversal(problem), state, inputs)
+        rate = loop_rate(problem, state, inputs) - case.dissipation * (len(a) // 2)
+        return largest((abs(float(a.trace()) - rate) / abs(rate), asymmetry(a, case.dissipation)))
+
+    return check_property(
+        "tr A and KA on digraphs with cycles and self-loops",
+        "trace −2 Σ c_i (1 − σ'(a_i) w_ii) − θ dim y and KA = (KA)ᵀ − θJ to 1e-12; unequal speeds, θ up to 5",
+        effort,
+        cyclic_cases(5.0),
+        error_of,
+        1e-12,
+    )
+
+
+def loop_rate(problem: LearningProblem[Digraph], state: LearningState, inputs: Inputs) -> float:
+    """Return −2 Σ c_i (1 − σ'(a_i) w_ii) of a tanh digraph, neuron by neuron."""
+    (x,), (weight,) = state.activity, state.weight
+    given, speeds = inputs.input, problem.network.speeds
+    assert given is not None
+    assert speeds is not None
+    total = 0.0
+    for b in range(len(x)):
+        sources = torch.cat((given[b], x[b]))
+        for i in range(problem.network.neurons):
+            slope = 1 - math.tanh(float(weight[i] @ sources)) ** 2
+            loop = float(weight[i, problem.network.inputs + i])
+            total -= 2 * float(problem.speed[0]) * float(speeds[i]) * (1 - slope * loop)
+    return total
+
+
 def flow_order(effort: Effort) -> Evidence:
     """The log-volume of the Gauss methods' maps tends to the rate times the time."""
     signal, state, horizon = NET.signal(), random_state(NET), 0.4
@@ -158,15 +199,24 @@ REVERSED_VOLUME = Theorem(
     title="The reversed equations contract phase volume at the rate 2 Σ c_i + θ dim y",
     statement=(
         "Along the costate-only reversal the logarithm of phase volume changes at the rate "
-        "tr A = 2 tr f_x − θ dim y = −2 Σ c_i (1 − σ'(a_i) w_ii) − θ dim y, the sum being over neurons and samples: without "
-        "self-loops it depends neither on the state nor on the weights. The system is not Hamiltonian but KA is "
-        "symmetric at θ = 0, and KA = (KA)ᵀ − θJ in general."
+        "tr A = 2 tr f_x − θ dim y = −2 Σ c_i (1 − σ'(a_i) w_ii) − θ dim y, the sum being over neurons and samples: "
+        "without self-loops it depends neither on the state nor on the weights. The system is not Hamiltonian but KA "
+        "is symmetric at θ = 0, and KA = (KA)ᵀ − θJ in general."
     ),
     hypotheses=(
         "σ and L twice differentiable; any digraph, any speeds, moving inputs",
         "y = (x, w) and normalised costates; K = (0 I; I 0), J = (0 I; −I 0)",
     ),
     source="derived here, for Betti & Gori, Nature-Inspired Local Propagation, eq. 18",
-    about=(CostateReversal, HamiltonEquations),
-    checks=(prove_volume, prove_symmetry, bridge, field_property, flow_order, broken_hypotheses),
+    about=(CostateReversal, RecurrentCostateReversal, HamiltonEquations),
+    checks=(
+        prove_volume,
+        prove_symmetry,
+        bridge,
+        bridge_graphs,
+        field_property,
+        cyclic_property,
+        flow_order,
+        broken_hypotheses,
+    ),
 )

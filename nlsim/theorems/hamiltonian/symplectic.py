@@ -14,7 +14,9 @@ from nlsim.integrate.conformal import CONFORMAL_MIDPOINT, ConformalSplitting
 from nlsim.integrate.explicit import RK4
 from nlsim.integrate.gauss import GAUSS4, IMPLICIT_MIDPOINT, GaussCollocation
 from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
+from nlsim.systems.signals import hold
 from nlsim.theorems.evidence import Evidence, Leg, Table, judge
+from nlsim.theorems.hamiltonian.cycles import CyclicCase, cyclic_cases
 from nlsim.theorems.hamiltonian.nets import Case, cases
 from nlsim.theorems.hamiltonian.phase import (
     GRAPHS,
@@ -30,6 +32,7 @@ from nlsim.theorems.hamiltonian.phase import (
     vanishes,
 )
 from nlsim.theorems.hamiltonian.phase_bridge import bridge_jacobian
+from nlsim.theorems.hamiltonian.recurrent_backprop import bridge_graphs
 from nlsim.theorems.property import check_property
 from nlsim.theorems.statement import Effort, Theorem
 
@@ -120,6 +123,24 @@ def step_property(effort: Effort) -> Evidence:
     )
 
 
+def cyclic_property(effort: Effort) -> Evidence:
+    """A conformal step on running digraphs with cycles and self-loops."""
+
+    def error_of(case: CyclicCase) -> float:
+        dt, system = 0.01 / case.speed, HamiltonEquations(case.problem())
+        matrix = step_jacobian(CONFORMAL_MIDPOINT, system, hold(case.inputs()), case.state(), 0.0, dt, 2)
+        return form_defect(matrix, math.exp(-case.dissipation * 2 * dt))
+
+    return check_property(
+        "MᵀJM = e^{−θt} J of running steps on digraphs with cycles and self-loops",
+        "defect ≤ 1e-11; conformal midpoint with θ up to 5, unequal speeds",
+        Effort(max(1, effort.examples // 4), effort.is_random),
+        cyclic_cases(5.0),
+        error_of,
+        1e-11,
+    )
+
+
 def flow_order(effort: Effort) -> Evidence:
     """The flow itself: RK4, which knows nothing of the form, tends to it; the conformal step is on it at any h."""
     problem, signal, state, horizon = generic_problem(NET), NET.signal(), random_state(NET), 0.5
@@ -190,5 +211,14 @@ SYMPLECTIC = Theorem(
     ),
     source="Betti & Gori, Nature-Inspired Local Propagation, eq. 12; the conformal factor derived here",
     about=(HamiltonEquations, GaussCollocation, ConformalSplitting),
-    checks=(prove_form, prove_steps, bridge, step_property, flow_order, broken_hypotheses),
+    checks=(
+        prove_form,
+        prove_steps,
+        bridge,
+        bridge_graphs,
+        step_property,
+        cyclic_property,
+        flow_order,
+        broken_hypotheses,
+    ),
 )
