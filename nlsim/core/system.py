@@ -79,6 +79,47 @@ class Relaxing(Protocol[S]):
 
 
 @runtime_checkable
+class Splittable(Protocol[S]):
+    """A flow in two parts that are each solved exactly, as those of H = T(p, t) + V(q, t) are at a frozen time.
+
+    Where the parts are canonical, any sequence of kicks and drifts is a symplectic map.
+    """
+
+    def vector_field(self, t: float, state: S, inputs: Inputs, /) -> S:
+        """Return dy/dt: the sum of both parts."""
+        ...
+
+    def kick_(self, t: float, state: S, inputs: Inputs, dt: float, /) -> None:
+        """Move the momenta in place by dt with positions and time held: p ← p − dt ∂V/∂q(q, t)."""
+        ...
+
+    def drift_(self, t: float, state: S, inputs: Inputs, dt: float, /) -> None:
+        """Move the positions in place by dt with momenta and time held: q ← q + dt ∂T/∂p(p, t)."""
+        ...
+
+
+@runtime_checkable
+class Conformal(Protocol[S]):
+    """A system of states and normalised costates π = p/φ: Hamiltonian but for −θπ in the costate equation.
+
+    Its flow is conformally symplectic, MᵀJM = e^{−θt} J. Which tensors are costates, and θ, is what
+    ``dissipate_`` knows.
+    """
+
+    def vector_field(self, t: float, state: S, inputs: Inputs, /) -> S:
+        """Return dy/dt: the conservative part, and −θπ for the costates."""
+        ...
+
+    def conservative(self) -> System[S]:
+        """Return the same system with θ = 0."""
+        ...
+
+    def dissipate_(self, state: S, dt: float, /) -> None:
+        """Multiply the costates by e^{−θ dt} in place: the exact flow of dπ/dt = −θπ; dt may be negative."""
+        ...
+
+
+@runtime_checkable
 class Stiff(Protocol):
     """A system that knows its fastest rate, so that explicit steps beyond it can be refused."""
 

@@ -7,8 +7,9 @@ costate-only reversal (eq. 18).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -71,6 +72,17 @@ class HamiltonEquations:
     def hamiltonian(self, t: float, state: LearningState, inputs: Inputs) -> Tensor:
         """Return H/φ, see :func:`~nlsim.systems.hamiltonian.problem.hamiltonian`."""
         return hamiltonian(self.problem, state, inputs)
+
+    def conservative(self) -> HamiltonEquations:
+        """Return the equations with θ = 0, whose flow is symplectic in (x, W; π, π_W)."""
+        return HamiltonEquations(replace(self.problem, dissipation=0.0))
+
+    def dissipate_(self, state: LearningState, dt: float) -> None:
+        """Multiply all costates by e^{−θ dt} in place, the exact flow of dπ/dt = −θπ."""
+        exponent = -align(self.problem.dissipation) * dt
+        factor = exponent.exp() if isinstance(exponent, Tensor) else math.exp(exponent)
+        for pi in (*state.costate, *state.weight_costate):
+            pi.mul_(factor)
 
     def fastest_rate(self) -> float:
         """Return the largest c_i."""
