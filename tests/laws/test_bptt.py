@@ -7,6 +7,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from support.compare import assert_round_off, assert_same_bits, gap, size
+from support.learning import draw
+from support.oracle import PLAIN_LOSS
+from support.robust import FORMS, make_inputs, make_learning, make_weights, plain_output, plain_proposal
 
 from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError
@@ -16,10 +20,6 @@ from nlsim.systems.hamiltonian.reset import SampleReset
 from nlsim.systems.hamiltonian.schedule import FirstStep, take_turns
 from nlsim.systems.hamiltonian.stream import learn_sequence, stored_index, stream_forward, stream_reverse
 from nlsim.systems.signals import hold
-from support.compare import assert_round_off, assert_same_bits, gap, size
-from support.learning import draw
-from support.oracle import PLAIN_LOSS
-from support.robust import FORMS, make_inputs, make_learning, make_weights, plain_output, plain_proposal
 
 COUNT = 6
 TAUS = (1.0, 0.37)

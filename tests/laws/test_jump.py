@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from support.compare import assert_same_bits, snapshot
+from support.flow import Decay, Silence
+from support.learning import draw
+from support.robust import FORMS, make_learning, make_weights
 
 from nlsim.core.system import Jumping
 from nlsim.integrate.adapter import AdaptiveRungeKutta
@@ -16,10 +20,6 @@ from nlsim.integrate.loop import Loop
 from nlsim.integrate.ordered import ORDERED_EULER
 from nlsim.systems.hamiltonian.reset import SampleReset
 from nlsim.systems.signals import HeldSamples
-from support.compare import assert_same_bits, snapshot
-from support.flow import Decay, Silence
-from support.learning import draw
-from support.robust import FORMS, make_learning, make_weights
 
 CONTROLS = {"fixed": FixedStep(RK4, 0.03), "adaptive": AdaptiveRungeKutta(rtol=1e-6)}
 each_control = pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)

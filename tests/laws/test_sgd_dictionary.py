@@ -7,6 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.compare import EPS, assert_round_off, assert_same_bits, gap
+from support.learning import make_inputs as make_network_inputs
+from support.learning import make_network, make_problem
+from support.learning import make_state as make_network_state
+from support.oracle import autograd_gradient, scipy_flow
+from support.order import assert_order
+from support.robust import FORMS, make_inputs, make_learning, make_state, make_weights, net, plain_hamiltonian
 
 from nlsim.core.system import Inputs
 from nlsim.data.catalogue import load
@@ -34,13 +41,6 @@ from nlsim.systems.hamiltonian.transition import WholeTransition
 from nlsim.systems.loss import CROSS_ENTROPY, LOSSES, SQUARED_ERROR
 from nlsim.systems.network import LayeredNetwork
 from nlsim.systems.signals import Constant, HeldSamples, hold, one_hot
-from support.compare import EPS, assert_round_off, assert_same_bits, gap
-from support.learning import make_network, make_problem
-from support.learning import make_inputs as make_network_inputs
-from support.learning import make_state as make_network_state
-from support.oracle import autograd_gradient, scipy_flow
-from support.order import assert_order
-from support.robust import FORMS, make_inputs, make_learning, make_state, make_weights, net, plain_hamiltonian
 
 each_form = pytest.mark.parametrize("network", FORMS.values(), ids=FORMS)
 

@@ -25,11 +25,12 @@ from nlsim.core.observable import Observable
 from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError
 from nlsim.systems.backprop import required_target, weight_observable
-from nlsim.systems.hamiltonian.problem import Constant, LearningState, align
+from nlsim.systems.hamiltonian.problem import LearningState, align
 from nlsim.systems.hamiltonian.schedule import Schedule, largest, value_at
 from nlsim.systems.hamiltonian.state_space import StateSpaceNetwork
 from nlsim.systems.hamiltonian.transition import Tensors
 from nlsim.systems.loss import Loss
+from nlsim.systems.network import Constant
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from nlsim.systems.hamiltonian.problem import Constant
+from nlsim.systems.network import Constant
 
 
 class Schedule(Protocol):

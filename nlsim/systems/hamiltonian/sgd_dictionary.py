@@ -30,12 +30,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nlsim.errors import CapabilityError, NlsimError
-from nlsim.systems.hamiltonian.problem import Constant, LearningProblem, align
+from nlsim.systems.hamiltonian.problem import LearningProblem, align
 from nlsim.systems.hamiltonian.robust import HamiltonianLearning, LearningConstants
 from nlsim.systems.hamiltonian.schedule import FirstStep
 from nlsim.systems.hamiltonian.state_space import layered_form
 from nlsim.systems.hamiltonian.transition import LayeredTransition
 from nlsim.systems.loss import Loss
+from nlsim.systems.network import Constant, LayeredNetwork
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def to_sgd(constants: LearningConstants, tau: float) -> SGDSettings:
     raise _not_a_first_step(phi, tau, f"1/τ = {1 / tau:g} in the first step")
 
 
-def from_learning_problem(problem: LearningProblem) -> HamiltonianLearning:
+def from_learning_problem(problem: LearningProblem[LayeredNetwork]) -> HamiltonianLearning:
     """Return Hamiltonian Learning whose vector field is that of the costate-only reversal of a problem.
 
     β = 1/(m c), η = θ, φ = c, k; every layer is a part of the state and keeps its speed c_l.
@@ -175,7 +176,7 @@ def from_learning_problem(problem: LearningProblem) -> HamiltonianLearning:
     return HamiltonianLearning(layered_form(problem.network), problem.loss, constants, problem.speed)
 
 
-def to_learning_problem(learning: HamiltonianLearning) -> LearningProblem:
+def to_learning_problem(learning: HamiltonianLearning) -> LearningProblem[LayeredNetwork]:
     """Return the problem whose costate-only reversal has the vector field of Hamiltonian Learning.
 
     m = 1/(β c), θ = η, ℓ = (φ/c)(L + k|θ|²/2), c being the mean of the speeds over neurons.

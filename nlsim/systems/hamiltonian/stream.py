@@ -20,9 +20,10 @@ import torch
 
 from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError
-from nlsim.systems.hamiltonian.problem import Constant, LearningState, align
+from nlsim.systems.hamiltonian.problem import LearningState, align
 from nlsim.systems.hamiltonian.robust import HamiltonianLearning
 from nlsim.systems.hamiltonian.transition import Tensors
+from nlsim.systems.network import Constant
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from nlsim.core.grid import check_grid
 from nlsim.core.system import Inputs, Piece, Signal
 from nlsim.errors import NlsimError
 from nlsim.systems.backprop import required_input, required_target
-from nlsim.systems.hamiltonian.problem import Constant, LearningProblem, LearningState, align, partials
+from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState, align, partials
+from nlsim.systems.network import Constant, LayeredNetwork
 
 Layers = tuple[Tensor, ...]
 
@@ -63,7 +64,7 @@ class TrajectoryGradient:
     activity: Layers
 
 
-def lagrangian(problem: LearningProblem, state: LearningState, inputs: Inputs) -> Tensor:
+def lagrangian(problem: LearningProblem[LayeredNetwork], state: LearningState, inputs: Inputs) -> Tensor:
     """Return m c |dW/dt|²/2 + c ℓ at the optimal dW/dt = −π_w/(m c), summed over samples (Betti & Gori, eq. 8).
 
     The cost functional is ∫ lagrangian · φ dt; shape: the ensemble axes.
@@ -76,7 +77,7 @@ def lagrangian(problem: LearningProblem, state: LearningState, inputs: Inputs) -
 
 
 def trajectory_gradient(
-    problem: LearningProblem,
+    problem: LearningProblem[LayeredNetwork],
     weights: Layers,
     signal: Signal,
     grid: Sequence[float],
@@ -94,7 +95,7 @@ def trajectory_gradient(
 
     Parameters
     ----------
-    problem : LearningProblem
+    problem : LearningProblem[LayeredNetwork]
         Network, loss and constants; its mass plays no part.
     weights : tuple of Tensor
         W_l; leading ensemble axes are allowed.
@@ -143,7 +144,7 @@ def trajectory_gradient(
 class _Walk:
     """One step of the trajectory, either way."""
 
-    problem: LearningProblem
+    problem: LearningProblem[LayeredNetwork]
     weights: Layers
     method: Tableau
     start: float
@@ -195,7 +196,7 @@ class _Walk:
         return torch.exp(theta * (t - self.start))
 
 
-def _velocity(problem: LearningProblem, activity: Layers, weights: Layers, inputs: Inputs) -> Layers:
+def _velocity(problem: LearningProblem[LayeredNetwork], activity: Layers, weights: Layers, inputs: Inputs) -> Layers:
     """Return dx_l/dt = c_l (σ(W_l x̃_{l−1}) − x_l)."""
     network, source = problem.network, required_input(inputs)
     found = []
@@ -206,7 +207,7 @@ def _velocity(problem: LearningProblem, activity: Layers, weights: Layers, input
     return tuple(found)
 
 
-def _loss_rate(problem: LearningProblem, activity: Layers, weights: Layers, inputs: Inputs) -> Tensor:
+def _loss_rate(problem: LearningProblem[LayeredNetwork], activity: Layers, weights: Layers, inputs: Inputs) -> Tensor:
     """Return c (L + k|W|²/2), summed over samples; shape: the ensemble axes."""
     loss = problem.loss.value(activity[-1], required_target(inputs)).sum(-1)
     for w in weights:

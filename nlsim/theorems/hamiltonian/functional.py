@@ -23,6 +23,7 @@ from nlsim.systems.backprop import required_input, required_target
 from nlsim.systems.hamiltonian.learning import HamiltonEquations
 from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState
 from nlsim.systems.hamiltonian.trajectory import lagrangian
+from nlsim.systems.network import LayeredNetwork
 from nlsim.theorems.hamiltonian.nets import Case
 
 Layers = tuple[Tensor, ...]
@@ -52,7 +53,7 @@ class Task:
     regularisation: float = 0.0
 
     @property
-    def problem(self) -> LearningProblem:
+    def problem(self) -> LearningProblem[LayeredNetwork]:
         """Return the learning problem."""
         return replace(self.case.problem(mass=self.mass), regularisation=self.regularisation)
 

@@ -38,7 +38,11 @@ def slopes(network: LayeredNetwork, weights: Tensors, activity: Tensors, source:
 
 
 def moving(
-    problem: LearningProblem, state: LearningState, field: LearningState, source: Tensor, source_rate: Tensor
+    problem: LearningProblem[LayeredNetwork],
+    state: LearningState,
+    field: LearningState,
+    source: Tensor,
+    source_rate: Tensor,
 ) -> tuple[Tensors, Tensors]:
     """Return dλ/dt and d(log σ')/dt along a running field, by forward differentiation of λ = σ'(a) π."""
 
@@ -131,7 +135,7 @@ def random_fields(effort: Effort) -> Evidence:
     )
 
 
-def _generic(case: Case) -> tuple[LearningProblem, LearningState, Inputs, Tensor]:
+def _generic(case: Case) -> tuple[LearningProblem[LayeredNetwork], LearningState, Inputs, Tensor]:
     """Return a case with unequal speeds at a random point, and a rate of the inputs."""
     draw = generator(case.seed, "normalised case")
     bare = case.problem(mass=0.7)
@@ -149,7 +153,12 @@ def _generic(case: Case) -> tuple[LearningProblem, LearningState, Inputs, Tensor
 
 
 def _layer_gap(
-    problem: LearningProblem, state: LearningState, inputs: Inputs, source_rate: Tensor, system: Any, sign: int
+    problem: LearningProblem[LayeredNetwork],
+    state: LearningState,
+    inputs: Inputs,
+    source_rate: Tensor,
+    system: Any,
+    sign: int,
 ) -> float:
     assert inputs.input is not None
     assert inputs.target is not None

@@ -23,6 +23,7 @@ from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquation
 from nlsim.systems.hamiltonian.observables import relative_error
 from nlsim.systems.hamiltonian.problem import LearningProblem, costate_gradient, partials
 from nlsim.systems.hamiltonian.trajectory import trajectory_gradient
+from nlsim.systems.network import LayeredNetwork
 from nlsim.theorems.bridge import build_bridge
 from nlsim.theorems.evidence import Evidence, Leg, Table, judge
 from nlsim.theorems.hamiltonian.backprop_proof import backprop_relation
@@ -135,7 +136,7 @@ def bridge_field(effort: Effort) -> Evidence:
 
 
 def plain_cost(
-    problem: LearningProblem,
+    problem: LearningProblem[LayeredNetwork],
     weights: Layers,
     start: Layers,
     case: Case,
@@ -158,7 +159,7 @@ def plain_cost(
     return total
 
 
-def _velocity(problem: LearningProblem, weights: Layers, x: Layers, inputs: Inputs) -> Layers:
+def _velocity(problem: LearningProblem[LayeredNetwork], weights: Layers, x: Layers, inputs: Inputs) -> Layers:
     source, found = required_input(inputs), []
     for each, weight, activation, speed in zip(x, weights, problem.network.activations, problem.speed, strict=True):
         if problem.network.has_bias:
