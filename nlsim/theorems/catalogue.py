@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 from nlsim.theorems.hamiltonian.backprop_limit import BACKPROP_LIMIT
+from nlsim.theorems.hamiltonian.boundary_value_limit import BOUNDARY_VALUE_LIMIT
+from nlsim.theorems.hamiltonian.bounded_state import BOUNDED_STATE
+from nlsim.theorems.hamiltonian.bptt_dictionary import BPTT_DICTIONARY
+from nlsim.theorems.hamiltonian.conserved_hamiltonian import CONSERVED_HAMILTONIAN
+from nlsim.theorems.hamiltonian.discrete_adjoint import DISCRETE_ADJOINT
+from nlsim.theorems.hamiltonian.dissipative_riccati import DISSIPATIVE_RICCATI
+from nlsim.theorems.hamiltonian.hamilton_equations import HAMILTON_EQUATIONS
+from nlsim.theorems.hamiltonian.locality import LOCALITY
 from nlsim.theorems.hamiltonian.momentum_limit import MOMENTUM_LIMIT
+from nlsim.theorems.hamiltonian.normalised_costate import NORMALISED_COSTATE
 from nlsim.theorems.hamiltonian.recurrent_backprop import RECURRENT_BACKPROP
 from nlsim.theorems.hamiltonian.reversal_stability import REVERSAL_STABILITY
+from nlsim.theorems.hamiltonian.reversed_volume import REVERSED_VOLUME
+from nlsim.theorems.hamiltonian.riccati_reversal import RICCATI_REVERSAL
+from nlsim.theorems.hamiltonian.sgd_dictionary import SGD_DICTIONARY
+from nlsim.theorems.hamiltonian.sign_flip_euler import SIGN_FLIP_EULER
+from nlsim.theorems.hamiltonian.sign_flip_identity import SIGN_FLIP_IDENTITY
 from nlsim.theorems.hamiltonian.static_exactness import STATIC_EXACTNESS
+from nlsim.theorems.hamiltonian.symplectic import SYMPLECTIC
+from nlsim.theorems.hamiltonian.time_reversal import TIME_REVERSAL
+from nlsim.theorems.hamiltonian.time_scaling import TIME_SCALING
+from nlsim.theorems.hamiltonian.trajectory_gradient import TRAJECTORY_GRADIENT
 from nlsim.theorems.statement import Theorem
 
 THEOREMS: dict[str, Theorem] = {
     each.key: each
     for each in (
+        HAMILTON_EQUATIONS,
+        LOCALITY,
+        NORMALISED_COSTATE,
         BACKPROP_LIMIT,
         MOMENTUM_LIMIT,
+        TIME_REVERSAL,
+        BOUNDED_STATE,
         STATIC_EXACTNESS,
         RECURRENT_BACKPROP,
+        TRAJECTORY_GRADIENT,
+        BOUNDARY_VALUE_LIMIT,
+        CONSERVED_HAMILTONIAN,
+        SYMPLECTIC,
+        REVERSED_VOLUME,
+        TIME_SCALING,
+        DISCRETE_ADJOINT,
         REVERSAL_STABILITY,
+        SIGN_FLIP_IDENTITY,
+        SIGN_FLIP_EULER,
+        RICCATI_REVERSAL,
+        DISSIPATIVE_RICCATI,
+        SGD_DICTIONARY,
+        BPTT_DICTIONARY,
     )
 }
 """Every theorem by its key."""
