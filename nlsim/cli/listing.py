@@ -21,8 +21,10 @@ class Kind(StrEnum):
 
 def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List systems, steppers, scenarios, datasets or theorems."""
-    from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
+
+    from nlsim.cli.screen import screen
 
     rows = {
         Kind.SYSTEMS: _systems,
@@ -33,8 +35,8 @@ def listing(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None
     }[kind]()
     table = Table(box=None, show_header=False)
     for name, text in rows:
-        table.add_row(f"[bold]{name}[/bold]", text)
-    Console().print(table)
+        table.add_row(f"[bold]{name}[/bold]", escape(text))
+    screen().print(table)
 
 
 def _systems() -> Iterator[tuple[str, str]]:
@@ -50,7 +52,7 @@ def _steppers() -> Iterator[tuple[str, str]]:
 
     for name, stepper in STEPPERS.items():
         limit = stepper.stability_limit
-        bound = "stable at every step" if limit == float("inf") else f"stable for rate·dt < {limit:.4g}"
+        bound = "stable at every c·dt" if limit == float("inf") else f"stable for rate·dt < {limit:.4g}"
         yield name, f"order {stepper.order}, {bound}"
     orders = ", ".join(f"{name} ({order})" for name, order in METHODS.items())
     yield ADAPTIVE, f"explicit Runge–Kutta of torchdiffeq with error control; method (order): {orders}"

@@ -15,10 +15,13 @@ def plot(
     ] = None,
 ) -> None:
     """Draw the run FILE: loss and accuracy, gradient error, a neuron with its costate."""
+    from nlsim.errors import RunFileError
     from nlsim.record import open_run
     from nlsim.report.figures import draw_run, save
 
     path = out or file.with_suffix(".png")
+    if path.resolve() == file.resolve():
+        raise RunFileError("The picture would replace the run.", where="--out", given=str(path))
     with open_run(file) as data:
         save(draw_run(data), path)
     typer.echo(f"figure  {path}")

@@ -27,20 +27,21 @@ def show(
     scenario: Annotated[bool, typer.Option("--scenario", help="Print the scenario's text only.")] = False,
 ) -> None:
     """Say what is in the run FILE: how it ended, where it comes from, its channels."""
-    from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from nlsim.analysis.summary import summarise_channel
+    from nlsim.cli.screen import screen
     from nlsim.record import open_run, scenario_text
 
     with open_run(file) as data:
         if scenario:
             typer.echo(scenario_text(data), nl=False)
             return
-        console = Console()
+        console = screen()
         for fact in _FACTS:
             if str(data.attrs.get(fact, "")):
-                console.print(f"[bold]{fact:<14}[/bold] {data.attrs[fact]}", highlight=False)
+                console.print(f"[bold]{fact:<14}[/bold] {escape(str(data.attrs[fact]))}", highlight=False)
         times = data["time"].values
         if times.size:
             console.print(
@@ -55,11 +56,11 @@ def show(
                 f"{str(dim).removeprefix(f'{name}_')} {variable.sizes[dim]}" for dim in variable.dims if dim != "time"
             )
             table.add_row(
-                variable.attrs.get("channel", str(name)),
-                dims,
-                variable.attrs.get("units", ""),
+                escape(variable.attrs.get("channel", str(name))),
+                escape(dims),
+                escape(variable.attrs.get("units", "")),
                 first,
                 last,
-                variable.attrs.get("long_name", ""),
+                escape(variable.attrs.get("long_name", "")),
             )
         console.print(table)

@@ -27,17 +27,16 @@ def verify(
     """Verify theorems against the running code; exit 1 when one fails or stays undecided."""
     import json
 
-    from rich.console import Console
-
+    from nlsim.cli.screen import screen
     from nlsim.errors import NlsimError
     from nlsim.theorems.statement import Effort
     from nlsim.theorems.verify import choose, reports
 
     choose(keys or [], family)  # bad names are said before any work
-    if json_file is not None and not json_file.parent.is_dir():
-        raise NlsimError("The folder of the report is not there.", where="--json", given=str(json_file))
+    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise NlsimError("The report cannot be written there.", where="--json", given=str(json_file))
     effort = Effort() if examples is None else Effort(examples, is_random=True)
-    console = Console()
+    console = screen()
     done = []
     for report in reports(keys or [], family=family, effort=effort):
         _print(report, console)
@@ -51,23 +50,24 @@ def verify(
 
 
 def _print(report: Report, console: Console) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     theorem = report.theorem
     colour = "green" if report.verdict.is_good else "red"
     console.print(f"\n[bold]{theorem.key}[/bold]  [{colour}]{report.verdict}[/{colour}]  {theorem.title}")
-    console.print(theorem.statement, style="dim", highlight=False)
-    console.print(f"if: {'; '.join(theorem.hypotheses)}", style="dim", highlight=False)
-    console.print(f"source: {theorem.source}", style="dim", highlight=False)
+    console.print(theorem.statement, style="dim", highlight=False, markup=False)
+    console.print(f"if: {'; '.join(theorem.hypotheses)}", style="dim", highlight=False, markup=False)
+    console.print(f"source: {theorem.source}", style="dim", highlight=False, markup=False)
     table = Table("leg", "check", "finding", "expected", "measured", box=None, pad_edge=False)
     for each in report.evidence:
         shown = f"[{_COLOURS[each.finding]}]{each.finding}[/{_COLOURS[each.finding]}]"
-        table.add_row(each.leg, each.name, shown, each.expected, each.measured)
+        table.add_row(each.leg, escape(each.name), shown, escape(each.expected), escape(each.measured))
     console.print(table, highlight=False)
     for each in report.evidence:
         for extra in each.tables:
             numbers = Table(*extra.columns, title=extra.title, title_justify="left", box=None)
             for row in extra.rows:
-                numbers.add_row(*row)
+                numbers.add_row(*(escape(cell) for cell in row))
             console.print(numbers, highlight=False)
     console.print(f"took {report.seconds:.1f} s", style="dim", highlight=False)

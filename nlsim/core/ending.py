@@ -33,7 +33,7 @@ class Ending(StrEnum):
 _ADVICE = {
     Ending.REACHED_END: "The run covered the whole horizon.",
     Ending.STEADY: "The vector field fell below the tolerance; nothing moves any more.",
-    Ending.DIVERGED: "Halve dt, choose a sweep stepper, or raise mass or dissipation.",
+    Ending.DIVERGED: "Take smaller steps or a sweep stepper, or raise mass or dissipation.",
     Ending.STEP_TOO_SMALL: "The tolerances ask for steps below min_step: loosen them or use a sweep stepper.",
     Ending.BUDGET_SPENT: "Raise max_steps, loosen the tolerances, or shorten the horizon.",
     Ending.INTERRUPTED: "Stopped from outside; every frame up to the last one is in the file.",

@@ -95,5 +95,5 @@ def split(data: LabelledData, test_fraction: float, order: NDArray[np.int64], *,
     """
     cut = round(len(data.labels) * (1 - test_fraction))
     train, test = order[:cut], order[cut:]
-    centre = data.inputs[train].mean(0) if is_centred else np.zeros(data.inputs.shape[1])
+    centre = data.inputs[train].mean(0) if is_centred and cut else np.zeros(data.inputs.shape[1])
     return Split(data.inputs[train] - centre, data.labels[train], data.inputs[test] - centre, data.labels[test])

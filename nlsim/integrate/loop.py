@@ -41,6 +41,11 @@ class Tick(Generic[S]):
     is_record: bool
 
 
+def is_same_instant(one: float, other: float) -> bool:
+    """Whether two times differ by the rounding of their making only: 3 · 0.3 and 9 · 0.1 are one instant."""
+    return one == other or abs(one - other) <= 1e-12 * max(1.0, min(abs(one), abs(other)))
+
+
 class Loop(Generic[S]):
     """Advance a state from ``start`` to ``until``, landing exactly on record times and edges.
 
@@ -107,9 +112,9 @@ class Loop(Generic[S]):
 
     def __iter__(self) -> Iterator[Tick[S]]:
         piece, edge = self.signal.piece(self.t), self.signal.edge_after(self.t)
-        due = 0
-        if self.record_times and self.record_times[0] <= self.t:
-            due = 1
+        due = self._due_after(0)
+        shown = self.t if due else -math.inf
+        if due:
             yield self._tick(piece, is_record=True)
         while self.ending is None:
             later = self.signal.edge_after(self.t)
@@ -118,16 +123,29 @@ class Loop(Generic[S]):
             record = self.record_times[due] if due < len(self.record_times) else math.inf
             landing = min(edge, record, self.until)
             target = self.control.horizon(self.t, landing, self.check_every)
-            self._reach(piece, target, must_look=target in (record, self.until))
-            if self.t != target:
-                return
-            if self.ending is None and self.t >= self.until:
+            has_landed = target == landing
+            is_record = has_landed and is_same_instant(record, target)
+            is_end = has_landed and is_same_instant(self.until, target)
+            self._reach(piece, target, must_look=is_record or is_end)
+            if self.ending is None and is_end:
                 self._end(Ending.REACHED_END, "")
-            is_record = self.t == record
-            due += is_record
-            tick = self._tick(piece, is_record=is_record)
-            self._jump(piece, edge)
-            yield tick
+            if self.ending is Ending.DIVERGED:
+                return
+            if self.ending not in (None, Ending.REACHED_END) and not is_same_instant(shown, self.t):
+                is_record = True  # the run stops here: its last state belongs into the record
+            if is_record:
+                due, shown = self._due_after(due), self.t
+            if is_record or self.t == target:
+                tick = self._tick(piece, is_record=is_record)
+                self._jump(piece, edge)
+                yield tick
+
+    def _due_after(self, due: int) -> int:
+        """Return the number of the first record time later than now."""
+        times = self.record_times
+        while due < len(times) and (times[due] <= self.t or is_same_instant(times[due], self.t)):
+            due += 1
+        return due
 
     def interrupt(self) -> None:
         """End the run from outside; the state is the last complete one. A run that has ended stays so."""

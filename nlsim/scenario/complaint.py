@@ -130,10 +130,14 @@ def _document(keys: Sequence[str], raw: Any) -> str | None:
 def line_of(text: str, keys: Sequence[str]) -> int | None:
     """Find the line of a key in TOML text, or of its table, or None for what is written another way."""
     table, best = "", None
+    seen: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
+        header = re.match(r"\s*(\[\[?)\s*([^\]]+?)\s*\]", line)
         if header:
-            table = header.group(1)
+            table = header.group(2)
+            if header.group(1) == "[[":  # the n-th table of an array is called name.n
+                seen[table] = seen.get(table, -1) + 1
+                table = f"{table}.{seen[table]}"
             if table == ".".join(keys[: len(table.split("."))]) and keys:
                 best = number
             continue

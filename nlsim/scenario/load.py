@@ -112,7 +112,7 @@ def _find(source: str | Path) -> Path:
     if path.exists():
         return path
     shipped = shipped_scenarios()
-    name = Path(source).with_suffix("").as_posix()
+    name = Path(source).as_posix().removesuffix(".toml")
     if name in shipped:
         return shipped[name]
     guess = did_you_mean(name, shipped)
@@ -151,7 +151,7 @@ def _where(path: Path | None, text: str, overrides: Sequence[str], keys: Sequenc
     dotted = ".".join(keys)
     for assignment in reversed(overrides):
         key = assignment.partition("=")[0].strip()
-        if key == dotted or key.startswith(f"{dotted}."):
+        if key == dotted or key.startswith(f"{dotted}.") or dotted.startswith(f"{key}."):
             return f"--set {assignment}"
     line = line_of(text, keys)
     file = str(path) if path else "scenario text"

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+# bounds that no study needs to cross, so that no product of two of these numbers overflows in float32
+def _is_not_tiny(value: float) -> float:
+    if value < 1e-18:
+        raise ValueError("at least 1e-18")
+    return value
+
+
+Positive = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False), AfterValidator(_is_not_tiny)]
+NonNegative = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 ActivationName = Literal["tanh", "logistic", "softplus", "relu", "identity"]
 
@@ -134,7 +142,7 @@ class Samples(Model):
 
 
 class Sinusoids(Model):
-    """Inputs and targets that move smoothly: sinusoids with phases and amplitudes drawn from the seed."""
+    """Inputs and targets that move smoothly: sinusoids of one frequency, with phases drawn from the seed."""
 
     name: Literal["sinusoids"]
     """Which signal."""
@@ -166,7 +174,7 @@ class Adaptive(Model):
     method: Literal["dopri5", "dopri8", "bosh3", "adaptive_heun"] = "dopri5"
     """Which pair of formulas."""
     rtol: Positive = 1e-6
-    """Relative tolerance of the local error."""
+    """Relative tolerance of the local error; at least five roundings of the dtype."""
     atol: Positive = 1e-9
     """Absolute tolerance of the local error."""
     min_step: NonNegative = 0.0
@@ -185,7 +193,7 @@ class Numerics(Model):
     """A torch device such as cpu, cuda or cuda:0."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of every tensor; times are always float64."""
-    threads: Count = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Threads of one tensor operation; more than one pays only for big layers."""
 
 
@@ -208,12 +216,20 @@ class Channel(Model):
     select: dict[str, Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]] = {}
     """Dimension → indices to keep, counted from 0; dimensions not named are kept whole."""
 
+    @field_validator("select")
+    @classmethod
+    def _are_distinct(cls, select: dict[str, list[int]]) -> dict[str, list[int]]:
+        twice = [dim for dim, chosen in select.items() if len(set(chosen)) != len(chosen)]
+        if twice:
+            raise ValueError(f"each index once; twice in: {', '.join(twice)}")
+        return select
+
 
 class Record(Model):
     """What is written down, and when."""
 
     every: Positive
-    """Distance of record times [time]."""
+    """Distance of record times [time]; the end of the run is recorded besides."""
     channels: Annotated[list[str | Channel], Field(min_length=1)] = ["loss"]
     """Names of quantities, or tables with a selection."""
     window: list[Window] = []
@@ -234,14 +250,12 @@ class Scenario(Model):
 
     title: str = ""
     """One line for a person."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides initial weights, the split and the order of samples."""
     until: Positive
     """End of the run; it starts at 0 [time]."""
     max_steps: Count | None = None
     """End the run after so many steps."""
-    steady_tolerance: Positive | None = None
-    """End the run when ‖f‖ ≤ tolerance·max(1, ‖y‖) [1/time]."""
     system: System
     """What moves."""
     signal: Signal

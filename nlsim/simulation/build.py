@@ -23,9 +23,13 @@ from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
 from nlsim.simulation.check import (
     check_data,
+    check_loss,
+    check_memory,
+    check_parts,
     check_speeds,
     check_stability,
     check_times,
+    check_tolerance,
     check_widths,
     pick_device,
 )
@@ -71,6 +75,9 @@ def build(source: LoadedScenario) -> Simulation:
     device, dtype = pick_device(source), getattr(torch, values.numerics.dtype)
     check_data(source)
     check_speeds(source)
+    check_tolerance(source)
+    check_memory(source, _samples(values.signal))
+    check_loss(source)
     entry = SYSTEMS[values.system.name]
     network = _network(source, device, dtype)
     loss = build_loss(values.system.network.loss)
@@ -92,6 +99,11 @@ def build_control(chosen: model.FixedStep | model.Adaptive) -> Control:
     if isinstance(chosen, model.FixedStep):
         return FixedStep(STEPPERS[chosen.name], chosen.dt)
     return AdaptiveRungeKutta(**chosen.model_dump(exclude={"name"}))
+
+
+def _samples(signal: model.Samples | model.Sinusoids) -> int:
+    """Return how many samples are shown together."""
+    return signal.batch if isinstance(signal, model.Samples) else signal.samples
 
 
 def _network(source: LoadedScenario, device: torch.device, dtype: torch.dtype) -> Network:
@@ -121,6 +133,7 @@ def _signal(
     check_widths(source, data.inputs.shape[1], len(data.classes))
     order = generator(values.seed, "split").permutation(len(data.labels))
     parts = split(data, chosen.test_fraction, order, is_centred=chosen.centred)
+    check_parts(source, len(parts.train_labels), len(parts.test_labels))
 
     def tensors(inputs: Any, labels: Any) -> tuple[torch.Tensor, torch.Tensor]:
         moved = torch.from_numpy(inputs).to(device=device, dtype=dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,18 +25,16 @@ def pick_device(source: LoadedScenario) -> torch.device:
     """
     name = source.values.numerics.device
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
+    # asked of torch by name: some of its devices can be named everywhere but compute nothing
+    if name not in (*there, *(["cuda"] if torch.cuda.is_available() else [])):
         raise DeviceError(
             "This device is not there.",
             where=source.where("numerics", "device"),
             given=name,
             allowed=", ".join(there),
             advice="Set numerics.device = 'cpu', or pass --device cpu.",
-        ) from None
-    return device
+        )
+    return torch.device(name)
 
 
 def check_data(source: LoadedScenario) -> None:
@@ -148,7 +147,20 @@ def check_times(source: LoadedScenario) -> list[float]:
                     given=f"{duration:g}, with dt = {dt:g}",
                     allowed=f"a multiple of dt, for example {max(1, round(duration / dt)) * dt:g}",
                 )
-    times = set(grid(0.0, values.until, record.every))
+    stretches: list[tuple[tuple[str, ...], float]] = [(("record", "every"), values.until / record.every)]
+    for number, window in enumerate(record.window):
+        keys = ("record", "window", str(number), "every")
+        stretches.append((keys, (window.stop - window.start) / window.every))
+    for keys, frames in stretches:
+        if frames > MAX_FRAMES:
+            raise ScenarioError(
+                "The run would be recorded too often.",
+                where=source.where(*keys),
+                given=f"{frames:.3g} frames",
+                allowed=f"at most {MAX_FRAMES:.0e} frames",
+                advice="Take a larger distance of record times.",
+            )
+    times = {*grid(0.0, values.until, record.every), values.until}
     for number, window in enumerate(record.window):
         if not window.start < window.stop <= values.until:
             raise ScenarioError(
@@ -159,6 +171,78 @@ def check_times(source: LoadedScenario) -> list[float]:
             )
         times.update(grid(window.start, window.stop, window.every))
     return distinct(sorted(times))
+
+
+MAX_FRAMES = 10**7
+"""More record times than this would fill the memory before the first step."""
+
+
+def check_tolerance(source: LoadedScenario) -> None:
+    """Refuse a relative tolerance that the dtype cannot resolve."""
+    stepper, dtype = source.values.stepper, source.values.numerics.dtype
+    smallest = 5 * torch.finfo(getattr(torch, dtype)).eps
+    if isinstance(stepper, model.Adaptive) and stepper.rtol < smallest:
+        raise ScenarioError(
+            "The relative tolerance is finer than the dtype.",
+            where=source.where("stepper", "rtol"),
+            given=f"{stepper.rtol:g} in {dtype}",
+            allowed=f"at least {smallest:.2g}, five roundings",
+            advice="Loosen rtol, or set numerics.dtype = 'float64'.",
+        )
+
+
+def check_loss(source: LoadedScenario) -> None:
+    """Refuse a cross-entropy of targets that are no probabilities: it has no lower bound."""
+    if isinstance(source.values.signal, model.Sinusoids) and source.values.system.network.loss == "cross_entropy":
+        raise ScenarioError(
+            "Cross-entropy needs targets that are probabilities, and sinusoids are not.",
+            where=source.where("system", "network", "loss"),
+            given="cross_entropy",
+            allowed="squared_error",
+        )
+
+
+def check_parts(source: LoadedScenario, train: int, test: int) -> None:
+    """Refuse a split without training or test samples, and a batch larger than the training set."""
+    signal = source.values.signal
+    assert isinstance(signal, model.Samples)
+    if train == 0 or test == 0:
+        raise ScenarioError(
+            "The split leaves a part empty.",
+            where=source.where("signal", "test_fraction"),
+            given=f"{signal.test_fraction:g}: {train} samples train, {test} test",
+            allowed="a fraction that leaves at least one sample to each",
+        )
+    if signal.batch > train:
+        raise ScenarioError(
+            "The batch is larger than the training set.",
+            where=source.where("signal", "batch"),
+            given=signal.batch,
+            allowed=f"1 to {train}",
+        )
+
+
+def check_memory(source: LoadedScenario, samples: int) -> None:
+    """Refuse a network and batch whose state would not fit into a large machine's memory."""
+    network = source.values.system.network
+    if isinstance(network, model.Graph):
+        sizes = [network.neurons]
+        weights = network.neurons * (network.inputs + network.neurons + 1)
+    else:
+        sizes = network.layers
+        weights = sum(n * (m + 1) for m, n in pairwise(sizes))
+    numbers = 2 * (weights + samples * sum(sizes))
+    if numbers > MAX_NUMBERS:
+        raise ScenarioError(
+            "The state is too large.",
+            where=source.where("system", "network"),
+            given=f"{numbers:.3g} numbers ({weights:.3g} weights, {samples:g} samples), costates included",
+            allowed=f"at most {MAX_NUMBERS:.1e}",
+        )
+
+
+MAX_NUMBERS = 4 * 10**9
+"""Sixteen gigabytes in float32."""
 
 
 def is_multiple(duration: float, dt: float) -> bool:

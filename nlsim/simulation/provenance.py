@@ -21,7 +21,7 @@ def provenance(source: LoadedScenario, device: torch.device) -> dict[str, str | 
         "versions": "; ".join(f"{name} {_version(name)}" for name in _PACKAGES),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "git_revision": _revision(),
+        "git_revision": revision(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "dtype": numerics.dtype,
@@ -38,18 +38,17 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _revision() -> str:
+def revision() -> str:
     """Return the revision of nlsim's own checkout, marked when it has changes, or ``unknown``."""
     folder = Path(__file__).resolve().parent
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
+        # in a checkout of something else (a virtual environment within it, say) this file is not tracked
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
+        return _git(folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return described.stdout.strip()
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=5, check=True)
+    return done.stdout.strip()

@@ -14,7 +14,7 @@ import torch
 from nlsim.core.ending import Ending
 from nlsim.core.state import leaves, named_leaves
 from nlsim.errors import RunFileError
-from nlsim.integrate.loop import Loop, Tick
+from nlsim.integrate.loop import Loop
 from nlsim.record.writer import RunWriter
 from nlsim.scenario.load import LoadedScenario
 from nlsim.simulation.build import Simulation, build
@@ -131,7 +131,6 @@ def _record(simulation: Simulation, path: Path, progress: Progress | None) -> Ou
             simulation.state,
             until=values.until,
             record_times=plan.times,
-            steady_tolerance=values.steady_tolerance,
             max_steps=values.max_steps,
         )
         frames, last = _follow(loop, simulation, writer, progress)
@@ -153,22 +152,18 @@ def _follow(
     """Drive the loop, writing frames; return how many, and the scalars of the last."""
     frames, last = 0, {}
     try:
-        for tick in _inference(loop):
-            if tick.is_record:
-                frame = simulation.plan.read(tick.t, tick.state, tick.inputs)
-                writer.append(tick.t, frame)
-                frames += 1
-                last = {name: float(value) for name, value in frame.items() if value.ndim == 0}
-            if progress is not None:
-                progress(tick.t, tick.steps)
+        with torch.no_grad():
+            for tick in loop:
+                if tick.is_record:
+                    frame = simulation.plan.read(tick.t, tick.state, tick.inputs)
+                    writer.append(tick.t, frame)
+                    frames += 1
+                    last = {name: float(value) for name, value in frame.items() if value.ndim == 0}
+                if progress is not None:
+                    progress(tick.t, tick.steps)
     except KeyboardInterrupt:
         loop.interrupt()
     return frames, last
-
-
-def _inference(loop: Loop[Any]) -> Iterator[Tick[Any]]:
-    with torch.no_grad():
-        yield from loop
 
 
 @contextmanager

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from nlsim.core.state import leaves, named_leaves
 from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError, unknown_name
-from nlsim.integrate.adapter import AdaptiveRungeKutta
 from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS
 from nlsim.integrate.control import Control, FixedStep
 from nlsim.integrate.loop import Loop
+from nlsim.scenario.model import Adaptive
+from nlsim.simulation.build import build_control
 from nlsim.simulation.check import distinct, grid
 from nlsim.systems.signals import Constant
 
@@ -85,8 +88,12 @@ def simulate(
     """
     import xarray
 
-    if not until > start:
-        raise NlsimError("The horizon is empty.", where="until", given=until, allowed=f"more than {start:g}")
+    if not (until > start and math.isfinite(until - start)):
+        raise NlsimError(
+            "The horizon is empty or infinite.", where="until", given=until, allowed=f"finite, more than {start:g}"
+        )
+    if every is not None and not (every > 0 and math.isfinite(every)):
+        raise NlsimError("The distance of record times is not valid.", where="every", given=every, allowed="every > 0")
     control = _control(stepper, dt, tolerances)
     if every is None:
         every = (until - start) / 100
@@ -113,7 +120,19 @@ def simulate(
 
 def _control(stepper: str, dt: float | None, tolerances: dict[str, Any]) -> Control:
     if stepper == ADAPTIVE:
-        return AdaptiveRungeKutta(**tolerances)
+        if dt is not None:
+            raise NlsimError("An adaptive stepper chooses its steps.", where="dt", given=dt, advice="Leave dt out.")
+        try:
+            chosen = Adaptive(name="adaptive", **tolerances)
+        except ValidationError as failure:
+            first = failure.errors(include_url=False)[0]
+            raise NlsimError(
+                "A setting of the adaptive stepper is not valid.",
+                where=".".join(str(part) for part in first["loc"]),
+                given=first["input"],
+                allowed=first["msg"],
+            ) from None
+        return build_control(chosen)
     if stepper not in STEPPERS:
         raise unknown_name("stepper", stepper, [*STEPPERS, ADAPTIVE], where="stepper")
     if tolerances:
@@ -122,6 +141,6 @@ def _control(stepper: str, dt: float | None, tolerances: dict[str, Any]) -> Cont
             given=", ".join(tolerances),
             advice="Pass dt only, or stepper='adaptive'.",
         )
-    if dt is None or not dt > 0:
+    if dt is None or not (dt > 0 and math.isfinite(dt)):
         raise NlsimError(f"The stepper '{stepper}' needs a step.", where="dt", given=dt, allowed="dt > 0")
     return FixedStep(STEPPERS[stepper], dt)

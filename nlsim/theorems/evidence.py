@@ -29,7 +29,8 @@ class Finding(StrEnum):
 class Verdict(StrEnum):
     """What all the evidence together says.
 
-    ``proved``: a proof and its bridge to the running code, and nothing against it. ``holds``: numerical
+    ``proved``: the algebra is proved on the graphs that the proof leg names and bridged to the running code,
+    and nothing speaks against it; rates and orders in the statement rest on their numerical legs. ``holds``: numerical
     evidence only. ``refuted``: false as published, with an explicit counterexample that was verified.
     ``undecided``: some check came to no end. ``failed``: a check failed, so the code or the theorem is
     broken.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from support.compare import assert_round_off, assert_same_bits
+from support.flow import Decay
 from support.learning import draw, make_inputs, make_network, make_problem, make_sinusoid, make_state
 
 from nlsim.integrate.adapter import AdaptiveRungeKutta
 from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import FixedStep
+from nlsim.integrate.explicit import EXPLICIT_EULER
 from nlsim.integrate.loop import Loop
 from nlsim.systems.hamiltonian.learning import CostateReversal
 from nlsim.systems.signals import Constant, HeldSamples
@@ -90,3 +93,26 @@ def test_an_adaptive_run_resumed_at_a_record_time_is_the_run_itself(interval, st
     list(second)
     assert first.steps + second.steps == whole.steps
     assert_same_bits(second.state, whole.state)
+
+
+@pytest.mark.parametrize(("interval", "every"), [(0.3, 0.9), (0.1, 0.3), (0.07, 0.21), (1 / 3, 1.0), (0.7, 0.7)])
+def test_a_record_at_an_edge_shows_the_batch_that_ends_there(interval, every):
+    """However k·every and j·interval are rounded: they are one instant, before the next batch is shown."""
+    count = 40
+    samples = torch.arange(1000, dtype=torch.float64)[:, None]
+    signal = HeldSamples(samples, samples, 1, interval, seed=3)
+    per_record = round(every / interval)
+    loop = Loop(
+        Decay(1.0),
+        FixedStep(EXPLICIT_EULER, interval / 2),
+        signal,
+        torch.ones(1, dtype=torch.float64),
+        until=count * every,
+        record_times=[k * every for k in range(count + 1)],
+    )
+    seen = [tick for tick in loop if tick.is_record]
+    assert len(seen) == count + 1
+    for k, tick in enumerate(seen[1:], start=1):
+        held = signal.piece((k * per_record - 0.5) * interval)(0.0)
+        assert torch.equal(tick.inputs.input, held.input), f"record {k}"
+        assert tick.steps == 2 * per_record * k

@@ -18,6 +18,8 @@ from nlsim.report.figures import coarse_frames, draw_run, finest_stretch
 from nlsim.simulation.build import build
 from nlsim.simulation.run import Outcome
 
+FRAMES = 171 + 1 + 51 - 1  # every 0.47 to 79.9, the end, and the window, one of whose frames (40.42) is both
+
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
@@ -105,17 +107,24 @@ def test_the_first_hundred_steps_equal_those_by_hand(tmp_path: Path) -> None:
 
 def test_gradient_error_is_the_price_of_finite_speed(data: xr.Dataset, tmp_path: Path) -> None:
     slow = float(np.median(data["gradient_error"].values[20:]))
-    overrides = ["system.speed=1e5", "until=10", "record.window=[]", "record.channels=['gradient_error']"]
+    assert slow > 0.1
+    # with weights as good as frozen and cτ = 1000 only the attenuation is left, 1 − (c/(c+θ))² < 2θ/c = 2e-4 in the
+    # first layer, and float32's rounding of the two gradients (a thousand times 6e-8)
+    overrides = [
+        "system.speed=1e5",
+        "system.mass=1e9",
+        "until=5",
+        "record.window=[]",
+        "record.channels=['gradient_error']",
+    ]
     nlsim.run(nlsim.load_scenario("hamiltonian/digits", overrides=overrides), tmp_path / "fast.nc")
     with nlsim.open_run(tmp_path / "fast.nc") as fast:
-        quick = float(np.median(fast["gradient_error"].values[5:]))
-    assert slow > 0.05
-    assert quick < slow  # weights still move once a step, so the error does not vanish at fixed dt
+        assert fast["gradient_error"].values[1:].max() < 2e-4 + 6e-5
 
 
 def test_plain_xarray_reads_it(outcome: Outcome, data: xr.Dataset) -> None:
     with xr.open_dataset(outcome.path, engine="h5netcdf") as plain:
-        assert plain.sizes["time"] == outcome.frames == 210
+        assert plain.sizes["time"] == outcome.frames == FRAMES
         for name in data.data_vars:
             np.testing.assert_array_equal(plain[name].values, data[name].values)
 

@@ -57,11 +57,11 @@ def test_run_show_plot(nlsim: Run, tmp_path: Path) -> None:
     assert ran.stderr == "", "quiet when nobody is looking"
     assert "reached_end" in ran.stdout
     assert "test accuracy" in ran.stdout
-    assert "100 steps, 3 frames" in ran.stdout
+    assert "100 steps, 4 frames" in ran.stdout
     assert written(tmp_path) == ["digits.nc"]
     shown = nlsim("show", "digits.nc")
     assert shown.returncode == 0
-    for expected in ("reached_end", "gradient_error", "activity/1", "frames         3", "nlsim 0."):
+    for expected in ("reached_end", "gradient_error", "activity/1", "frames         4", "nlsim 0."):
         assert expected in shown.stdout
     text = nlsim("show", "digits.nc", "--scenario")
     assert text.stdout == DIGITS.read_text()
@@ -121,6 +121,55 @@ REFUSED = {
         ["output file exists", "there.nc", "--force"],
     ),
     "no such folder": (["run", "hamiltonian/digits", *SHORT, "--out", "no/where.nc"], ["folder", "where:   no"]),
+    "device that computes nothing": (["run", "hamiltonian/digits", "--device", "meta"], ["not there", "meta", "cpu"]),
+    "number that overflows": (["check", "hamiltonian/digits", "--set", "system.mass=1e-300"], ["'mass'", "1e-18"]),
+    "no training samples": (
+        ["check", "hamiltonian/digits", "--set", "signal.test_fraction=0.9999"],
+        ["leaves a part empty", "0 samples train"],
+    ),
+    "no test samples": (
+        ["check", "hamiltonian/digits", "--set", "signal.test_fraction=1e-9"],
+        ["leaves a part empty", "0 test"],
+    ),
+    "batch beyond the training set": (
+        ["check", "hamiltonian/digits", "--set", "signal.batch=1439"],
+        ["larger than the training set", "1 to 1438"],
+    ),
+    "too many frames": (
+        ["check", "hamiltonian/digits", "--set", "until=1e7", "--set", "record.every=0.01"],
+        ["recorded too often", "1e+09 frames"],
+    ),
+    "too many threads": (["check", "hamiltonian/digits", "--set", "numerics.threads=100000"], ["'threads'", "1024"]),
+    "network beyond memory": (
+        ["check", "hamiltonian/digits", "--set", "system.network.layers=[64,100000000000,10]"],
+        ["state is too large"],
+    ),
+    "seed beyond the file": (["check", "hamiltonian/digits", "--set", "seed=99999999999999999999"], ["'seed'"]),
+    "index twice": (
+        ["check", "hamiltonian/digits", "--set", 'record.channels=[{name="activity/1", select={layer_1=[0,0]}}]'],
+        ["each index once", "layer_1"],
+    ),
+    "cross-entropy of sinusoids": (
+        [
+            "check",
+            "hamiltonian/digits",
+            "--set",
+            "signal={name='sinusoids'}",
+            "--set",
+            "system.network.loss=cross_entropy",
+        ],
+        ["Cross-entropy needs targets that are probabilities"],
+    ),
+    "tolerance finer than the dtype": (
+        ["check", "hamiltonian/digits", "--set", "stepper={name='adaptive', rtol=1e-7}"],
+        ["finer than the dtype", "1e-07 in float32", "float64"],
+    ),
+    "fault within an override": (
+        ["check", "hamiltonian/digits", "--set", "record.window=[5]"],
+        ["where:   --set record.window=[5]"],
+    ),
+    "misspelt suffix": (["run", "hamiltonian/digits.tmol"], ["no such scenario", "hamiltonian/digits"]),
+    "report into a folder": (["verify", "--json", "."], ["cannot be written"]),
     "no such device": (
         ["run", "hamiltonian/digits", "--device", "cuda:99"],
         ["device is not there", "cuda:99", "cpu"],
@@ -214,6 +263,21 @@ def test_data_set_whose_package_is_missing(nlsim: Run, tmp_path: Path, monkeypat
     assert written(tmp_path) == []
 
 
+def test_text_in_a_run_is_shown_as_it_is(nlsim: Run) -> None:
+    ran = nlsim("run", "hamiltonian/digits", *SHORT, "--set", "title=a [/b] c [red]", "--out", "a.nc")
+    assert ran.returncode == 0
+    assert "a [/b] c [red]" in nlsim("show", "a.nc").stdout
+
+
+def test_a_picture_never_replaces_the_run(nlsim: Run, tmp_path: Path) -> None:
+    assert nlsim("run", "hamiltonian/digits", *SHORT, "--out", "a.png").returncode == 0
+    before = (tmp_path / "a.png").read_bytes()
+    ran = nlsim("plot", "a.png")
+    assert ran.returncode == 2
+    assert "would replace the run" in ran.stderr
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
 def test_usage_errors_are_2(nlsim: Run) -> None:
     assert nlsim("run").returncode == 2
     assert nlsim("fly").returncode == 2
@@ -225,7 +289,7 @@ def test_check_says_what_would_happen(nlsim: Run, tmp_path: Path) -> None:
     assert ran.returncode == 0
     # 64-32-10 with biases: 2410 weights and as many costates, 42 neurons × 32 samples and as many costates
     assert f"a state of {2 * (65 * 32 + 33 * 10) + 2 * 42 * 32} numbers" in ran.stdout
-    assert "210 frames of 11 channels" in ran.stdout
+    assert "222 frames of 11 channels" in ran.stdout
     assert written(tmp_path) == []
 
 

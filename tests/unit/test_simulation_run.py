@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,25 @@ def test_budget_is_an_ending(tmp_path: Path) -> None:
     assert outcome.steps == 42
     assert outcome.t == pytest.approx(0.42)
     assert nlsim.record.read_checkpoint(outcome.path)[1]["steps"] == 42
+    assert read(outcome.path)["time"].values[-1] == pytest.approx(0.42)  # the last state is recorded
+
+
+def test_the_end_is_recorded_wherever_it_falls(tmp_path: Path) -> None:
+    outcome = run(parse_scenario(TEXT, overrides=["record.every=0.3"]), tmp_path / "a.nc")
+    np.testing.assert_allclose(read(outcome.path)["time"], [0.0, 0.3, 0.6, 0.9, 1.0], rtol=0, atol=1e-12)
+
+
+def test_the_revision_is_that_of_our_own_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nlsim.simulation import provenance
+
+    package = Path(provenance.__file__).parent
+    ours = subprocess.run(["git", "rev-parse", "HEAD"], cwd=package, capture_output=True, text=True, check=True)
+    assert provenance.revision().removesuffix("-dirty") == ours.stdout.strip()[:12]
+    # the same file within somebody else's checkout, not tracked there
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    (tmp_path / "provenance.py").write_text("")
+    assert provenance.revision() == "unknown"
 
 
 def test_threads_are_put_back() -> None:
