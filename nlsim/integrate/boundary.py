@@ -32,8 +32,8 @@ S = TypeVar("S")
 RowField = Callable[[Tensor, Tensor], Tensor]
 """A function of times ``(rows,)`` and points ``(rows, d)`` that treats every row by itself."""
 
-TANGENTS_AT_ONCE = 64
-"""Columns of a Jacobian formed together: enough to keep the processor busy, few enough to bound memory."""
+PULLED_AT_ONCE = 64
+"""Rows of a Jacobian formed together: enough to keep the processor busy, few enough to bound memory."""
 
 
 class TwoPointEnding(StrEnum):
@@ -84,7 +84,7 @@ class TwoPointProblem:
         p at the last node, shape ``(q,)``. Usually q = n; q = 0 is an initial-value problem.
     jacobian : callable, optional
         ``jacobian(times, points) -> Tensor`` of shape ``(rows, n + q, n + q)``, entry (i, j) = ∂f_i/∂z_j. By default
-        forward-mode differentiation of ``field``, at the cost of n + q fields.
+        reverse-mode differentiation of ``field``, at the cost of about n + q fields.
     edge_after : callable
         ``edge_after(t)`` returns the first instant after t at which f jumps in t, or infinity. Edges inside the
         horizon must be nodes of the grid.
@@ -152,17 +152,19 @@ class TwoPointProblem:
 def row_jacobian(function: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
     """Return ∂f_i/∂z_j of a function that treats every row by itself, shape ``(rows, outputs, d)``.
 
-    One forward-mode derivative along each axis serves all rows at once. Cost: d evaluations.
+    One pull-back of a unit vector serves all rows at once. Cost: one evaluation, and as many pull-backs as outputs.
     """
-    size = points.shape[-1]
-    axes = torch.eye(size, dtype=points.dtype, device=points.device)
+    value, pull_back = torch.func.vjp(function, points)
+    size = value.shape[-1]
+    units = torch.eye(size, dtype=value.dtype, device=value.device)
 
-    def derivative(axis: Tensor) -> Tensor:
-        tangent: Tensor = torch.func.jvp(function, (points,), (axis.expand_as(points),))[1]
-        return tangent
+    def row(unit: Tensor) -> Tensor:
+        pulled: Tensor = pull_back(unit.expand_as(value))[0]
+        return pulled
 
-    columns: Tensor = torch.vmap(derivative, out_dims=-1, chunk_size=min(size, TANGENTS_AT_ONCE))(axes)
-    return columns
+    # axis 0 and moved afterwards: torch 2.13 mistakes other out_dims where the function does not depend on the points
+    rows: Tensor = torch.vmap(row, chunk_size=min(size, PULLED_AT_ONCE))(units)
+    return rows.movedim(0, 1)
 
 
 @dataclass(frozen=True, eq=False)

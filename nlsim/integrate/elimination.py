@@ -81,4 +81,5 @@ def solve_separated(left: Tensor, right: Tensor, missed: Tensor, states: int) ->
         right_hand = -(solved[:, :size] @ delta.unsqueeze(-1) + solved[:, size:])
         delta = torch.linalg.solve_triangular(upper, right_hand, upper=True).squeeze(-1)
         found.append(delta)
+    found[-1][:states] = 0  # which it is but for rounding
     return torch.stack(found[::-1])

@@ -6,8 +6,9 @@ bilinear in what is steered. The remedy is the proximal step, implicit gradient 
 
   y_{k+1} = argmin  cost(y) + (ρ/2) ∫ |y − y_k|² dt,
 
-whose Hamilton equations are the given ones with ρ (y − y_k) taken from dp/dt. For large ρ the problem is convex and
-Newton is at home; the cost falls at every step, so the limit is a minimum.
+whose Hamilton equations are the given ones with ρ (y − y_k) taken from dp/dt. With ρ above the most negative curvature
+of the cost every step is a convex problem, at which Newton is at home, and the cost falls from step to step; only a
+minimum attracts such a descent. As it settles, ρ is let go.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def proximal_descent(
     grid, method, guess, tolerance
         As for :func:`~nlsim.integrate.collocation.solve_two_point`.
     strength : float
-        ρ of the first step, > 0, in units of cost/(state² time). Too large costs steps, too small costs attempts.
+        ρ of the first step, > 0, in units of cost/(state² time): the size of the most negative curvature of the cost,
+        or more. Too large costs steps; too small costs attempts, and may end in a saddle as Newton does.
     max_steps : int
         Proximal steps tried before ``budget_spent``.
 
