@@ -16,6 +16,7 @@ class Ending(StrEnum):
     STEADY = "steady"
     DIVERGED = "diverged"
     STEP_TOO_SMALL = "step_too_small"
+    NOT_CONVERGED = "not_converged"
     BUDGET_SPENT = "budget_spent"
     INTERRUPTED = "interrupted"
 
@@ -35,6 +36,7 @@ _ADVICE = {
     Ending.STEADY: "The vector field fell below the tolerance; nothing moves any more.",
     Ending.DIVERGED: "Take smaller steps or a sweep stepper, or raise mass or dissipation.",
     Ending.STEP_TOO_SMALL: "The tolerances ask for steps below min_step: loosen them or use a sweep stepper.",
+    Ending.NOT_CONVERGED: "The equations of an implicit step were not solved: halve dt or allow more iterations.",
     Ending.BUDGET_SPENT: "Raise max_steps, loosen the tolerances, or shorten the horizon.",
     Ending.INTERRUPTED: "Stopped from outside; every frame up to the last one is in the file.",
 }

@@ -120,6 +120,27 @@ class Conformal(Protocol[S]):
 
 
 @runtime_checkable
+class Linearised(Protocol[S]):
+    """A stiff system that can solve its own linearisation, as an implicit step needs.
+
+    The solve may be approximate (one matrix for a whole batch, nothing for a slow block): it decides how
+    fast the iteration of an implicit step converges, never what it converges to.
+    """
+
+    def vector_field(self, t: float, state: S, inputs: Inputs, /) -> S:
+        """Return dy/dt."""
+        ...
+
+    def linear_solver(self, t: float, state: S, inputs: Inputs, scale: float, /) -> Callable[[S], S]:
+        """Return a function that maps a residual r to d with (I − scale · J) d ≈ r, J = ∂f/∂y at the state.
+
+        It is called several times, so what is costly (a factorisation) is done here once, without a read
+        by the host. Parts that move slowly may be returned as they are: d = r.
+        """
+        ...
+
+
+@runtime_checkable
 class Stiff(Protocol):
     """A system that knows its fastest rate, so that explicit steps beyond it can be refused."""
 

@@ -154,7 +154,8 @@ def row_jacobian(function: Callable[[Tensor], Tensor], points: Tensor) -> Tensor
 
     One pull-back of a unit vector serves all rows at once. Cost: one evaluation, and as many pull-backs as outputs.
     """
-    value, pull_back = torch.func.vjp(function, points)
+    traced: Any = torch.func.vjp(function, points)
+    value, pull_back = traced
     size = value.shape[-1]
     units = torch.eye(size, dtype=value.dtype, device=value.device)
 

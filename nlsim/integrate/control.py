@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from nlsim.core.ending import Ending
 from nlsim.core.system import Piece, Relaxing, Stiff
-from nlsim.integrate.stepper import Stepper
+from nlsim.integrate.stepper import Iterative, Stepper
 
 S = TypeVar("S")
 
@@ -80,13 +80,19 @@ class FixedStep:
         return until if count <= steps else t + steps * length
 
     def reach(self, system: Any, piece: Piece, state: S, t: float, until: float, max_steps: int) -> Reached[S]:
-        """Take equal steps from t to ``until``."""
+        """Take equal steps from t to ``until``; a stretch with an unsolved step gives back what it began with."""
         steps, length = step_count(t, until, self.dt)
+        taken = min(steps, max_steps)
+        if isinstance(self.stepper, Iterative):
+            reached, residual = self.stepper.advance_judged(system, piece, state, t, length, taken)
+            if float(residual) > self.stepper.tolerance:
+                detail = f"residual {float(residual):.3g} between t = {t:.9g} and {until:.9g}"
+                return Reached(state, t, 0, Ending.NOT_CONVERGED, detail)
+        else:
+            reached = self.stepper.advance(system, piece, state, t, length, taken)
         if steps > max_steps:
-            within = self.stepper.advance(system, piece, state, t, length, max_steps)
-            stopped = t + max_steps * length
-            return Reached(within, stopped, max_steps, Ending.BUDGET_SPENT, "max_steps reached")
-        return Reached(self.stepper.advance(system, piece, state, t, length, steps), until, steps)
+            return Reached(reached, t + max_steps * length, max_steps, Ending.BUDGET_SPENT, "max_steps reached")
+        return Reached(reached, until, steps)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from torch import Tensor
+
 from nlsim.core.system import Piece
 from nlsim.errors import CapabilityError
 
@@ -45,6 +47,26 @@ class Stepper(Protocol):
 
     def advance(self, system: Any, piece: Piece, state: S, t: float, dt: float, steps: int, /) -> S:
         """Return the state after ``steps`` steps of length dt from time t; the given state is kept intact."""
+        ...
+
+
+@runtime_checkable
+class Iterative(Protocol):
+    """A stepper whose steps are equations, solved by a fixed number of iterations that may not suffice.
+
+    The iterations are never counted on the host: the steps of one call are taken as they come, and how well
+    the worst of them was solved is looked at once, afterwards.
+    """
+
+    @property
+    def tolerance(self) -> float:
+        """Return the largest residual of a step that counts as solved, relative to the state."""
+        ...
+
+    def advance_judged(
+        self, system: Any, piece: Piece, state: S, t: float, dt: float, steps: int, /
+    ) -> tuple[S, Tensor]:
+        """Return what ``advance`` returns, and the largest residual of any of the steps as a 0-d tensor."""
         ...
 
 

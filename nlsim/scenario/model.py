@@ -160,7 +160,26 @@ Signal = Annotated[Samples | Sinusoids, Field(discriminator="name")]
 class FixedStep(Model):
     """A stepper with a fixed step."""
 
-    name: Literal["explicit_euler", "heun", "rk4", "implicit_sweep", "exponential_sweep", "exponential_euler"]
+    name: Literal[
+        "explicit_euler",
+        "heun",
+        "rk4",
+        "implicit_sweep",
+        "exponential_sweep",
+        "exponential_euler",
+        "etdrk2",
+        "etdrk4",
+        "sdirk2",
+        "implicit_midpoint",
+        "gauss4",
+        "symplectic_euler",
+        "symplectic_euler_adjoint",
+        "stormer_verlet",
+        "conformal_midpoint",
+        "conformal_verlet",
+        "ordered_euler",
+        "ordered_euler_old",
+    ]
     """Which method, see `nlsim list steppers`."""
     dt: Positive
     """Step [time]."""

@@ -7,10 +7,13 @@ import torch
 from support.compare import assert_round_off, assert_same_bits, snapshot
 from support.flow import Decay, Oscillator, RelaxingDecay, still
 from support.learning import make_inputs, make_network, make_problem, make_state, make_weights
+from support.steppers import FIRST as STEPPERS
+from support.steppers import accepts
 
 from nlsim.core.state import leaves, map_leaves
 from nlsim.errors import CapabilityError
-from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS
+from nlsim.integrate.catalogue import ADAPTIVE
+from nlsim.integrate.catalogue import STEPPERS as ALL
 from nlsim.integrate.stepper import Stepper
 from nlsim.systems.backprop import HeavyBall, HeavyBallState
 from nlsim.systems.hamiltonian.learning import CostateReversal
@@ -41,13 +44,26 @@ def setting(case, dtype=torch.float64):
     return RelaxingDecay(2.0), still, torch.linspace(-1, 1, 5, dtype=dtype)
 
 
-@pytest.mark.parametrize("name", STEPPERS)
+@pytest.mark.parametrize("name", ALL)
 def test_catalogue_is_keyed_by_name(name):
-    assert STEPPERS[name].name == name
+    assert ALL[name].name == name
     assert name != ADAPTIVE
 
 
-@each_stepper
+@pytest.mark.parametrize("name", ALL)
+def test_accepts_or_refuses_by_capability(name):
+    """Each is run on the layered reversal, or says with advice what that system lacks."""
+    system, piece, state = setting("reversal")
+    if accepts(ALL[name], system):
+        after = ALL[name].advance(system, piece, state, 0.0, 0.01, 2)
+        assert any(not torch.equal(a, b) for a, b in zip(leaves(after), leaves(state), strict=True))
+    else:
+        with pytest.raises(CapabilityError) as caught:
+            ALL[name].require(system)
+        assert caught.value.advice
+
+
+@pytest.mark.parametrize("stepper", ALL.values(), ids=ALL)
 def test_offers_what_the_protocol_asks(stepper):
     assert isinstance(stepper, Stepper)
     assert isinstance(stepper.order, int)

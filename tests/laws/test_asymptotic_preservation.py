@@ -8,10 +8,10 @@ import pytest
 import torch
 from support.learning import equal_speeds, make_inputs, make_network, make_problem, make_sinusoid, make_weights
 from support.oracle import autograd_gradient
+from support.steppers import FIRST as STEPPERS
 
 from nlsim.analysis.orders import observed_order
 from nlsim.core.state import leaves
-from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import FixedStep
 from nlsim.integrate.loop import Loop
 from nlsim.systems.hamiltonian.learning import CostateReversal

@@ -8,9 +8,9 @@ import pytest
 import torch
 from support.compare import assert_round_off
 from support.learning import make_inputs, make_network, make_problem, make_state, sample
+from support.steppers import FIRST as STEPPERS
 
 from nlsim.core.system import Inputs
-from nlsim.integrate.catalogue import STEPPERS
 from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
 from nlsim.systems.hamiltonian.problem import hamiltonian
 from nlsim.systems.loss import LOSSES

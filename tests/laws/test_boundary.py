@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 import torch
 from scipy.integrate import solve_ivp
-from support.two_point import double_well, even, pendulum, regulator, regulator_state, scipy_two_point, tracker, vector
 from support.learning import draw
 from support.order import assert_order
+from support.two_point import double_well, even, pendulum, regulator, regulator_state, scipy_two_point, tracker, vector
 
 from nlsim.core.grid import time_grid
 from nlsim.core.system import Inputs

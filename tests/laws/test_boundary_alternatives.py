@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from support.two_point import double_well, even, pendulum, regulator, scipy_two_point, tracker, tracker_cost, vector
 from support.order import assert_order
 from support.recurrent import Tracking, Wave
+from support.two_point import double_well, even, pendulum, regulator, scipy_two_point, tracker, tracker_cost, vector
 
 from nlsim.errors import CapabilityError, NlsimError
 from nlsim.integrate.boundary import TwoPointProblem, row_field, two_point_problem, unflatten

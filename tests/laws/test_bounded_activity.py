@@ -6,10 +6,10 @@ import pytest
 import torch
 from support.compare import EPS
 from support.learning import equal_speeds, make_inputs, make_network, make_problem, make_state
+from support.steppers import FIRST as STEPPERS
 
 from nlsim.core.state import map_leaves
 from nlsim.core.system import Inputs
-from nlsim.integrate.catalogue import STEPPERS
 from nlsim.systems.hamiltonian.learning import CostateReversal
 
 DT, STEPS = 0.1, 50

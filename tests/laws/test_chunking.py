@@ -7,9 +7,9 @@ import torch
 from support.compare import assert_round_off, assert_same_bits
 from support.flow import Decay
 from support.learning import draw, make_inputs, make_network, make_problem, make_sinusoid, make_state
+from support.steppers import FIRST as STEPPERS
 
 from nlsim.integrate.adapter import AdaptiveRungeKutta
-from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import FixedStep
 from nlsim.integrate.explicit import EXPLICIT_EULER
 from nlsim.integrate.loop import Loop

@@ -8,9 +8,9 @@ import pytest
 import torch
 from support.compare import assert_round_off
 from support.learning import draw, make_inputs, make_network, make_problem, make_sinusoid, make_state, member
+from support.steppers import FIRST as STEPPERS
 
 from nlsim.core.state import map_leaves
-from nlsim.integrate.catalogue import STEPPERS
 from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
 from nlsim.systems.hamiltonian.observables import learning_observables
 

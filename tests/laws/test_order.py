@@ -11,8 +11,8 @@ from support.flow import Swing
 from support.learning import make_network, make_problem, make_sinusoid, make_state, make_weights
 from support.oracle import scipy_flow
 from support.order import assert_order, end_errors
+from support.steppers import FIRST as STEPPERS
 
-from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.explicit import HEUN, RK4, ExplicitRungeKutta
 from nlsim.systems.backprop import HeavyBall, HeavyBallState
 from nlsim.systems.hamiltonian.learning import CostateReversal

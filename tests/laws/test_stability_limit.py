@@ -6,8 +6,8 @@ import mpmath
 import pytest
 import torch
 from support.flow import Decay, RelaxingDecay, still
+from support.steppers import FIRST as STEPPERS
 
-from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.explicit import RK4, ExplicitRungeKutta
 
 LIMITED = {name: each for name, each in STEPPERS.items() if isinstance(each, ExplicitRungeKutta)}

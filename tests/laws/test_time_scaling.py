@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 from support.compare import assert_round_off, assert_same_bits
 from support.learning import make_network, make_problem, make_sinusoid, make_state
+from support.steppers import FIRST as STEPPERS
 
 from nlsim.core.state import map_leaves
 from nlsim.core.system import Inputs
-from nlsim.integrate.catalogue import STEPPERS
 from nlsim.systems.hamiltonian.learning import CostateReversal
 from nlsim.systems.hamiltonian.problem import hamiltonian
 

@@ -7,12 +7,13 @@ import pytest
 from nlsim.core.ending import Ending
 
 
-def test_the_six_ways_to_end():
+def test_the_seven_ways_to_end():
     assert [each.value for each in Ending] == [
         "reached_end",
         "steady",
         "diverged",
         "step_too_small",
+        "not_converged",
         "budget_spent",
         "interrupted",
     ]
