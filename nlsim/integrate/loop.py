@@ -131,7 +131,8 @@ class Loop(Generic[S]):
                 self._end(Ending.REACHED_END, "")
             if self.ending is Ending.DIVERGED:
                 return
-            if self.ending not in (None, Ending.REACHED_END) and not is_same_instant(shown, self.t):
+            is_cut = self.ending not in (None, Ending.REACHED_END)
+            if is_cut and self.record_times and not is_same_instant(shown, self.t):
                 is_record = True  # the run stops here: its last state belongs into the record
             if is_record:
                 due, shown = self._due_after(due), self.t
