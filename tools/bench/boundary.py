@@ -1,0 +1,164 @@
+"""Ten recurrent neurons learn to track a sinusoid: the two-point solution, online schemes, and SciPy's solver.
+
+The state is 10 activities and 100 weights, so a point of the two-point problem has 220 entries. From the root of the
+repository (``--neurons 4`` is over in seconds, ``--cap`` bounds each run of SciPy)::
+
+    PYTHONPATH=tests python tools/bench/boundary.py --cap 300
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import time
+from queue import Empty
+
+import numpy as np
+import torch
+from support.recurrent import RecurrentState, Tracking, Wave
+
+from nlsim.integrate.boundary import TwoPointProblem, row_field, two_point_problem
+from nlsim.integrate.collocation import GAUSS4, MIDPOINT, solve_two_point
+from nlsim.integrate.explicit import RK4
+from nlsim.integrate.proximal import proximal_descent
+from nlsim.integrate.receding import receding_horizon
+from nlsim.integrate.shooting import multiple_shooting
+from nlsim.integrate.sweep_iteration import forward_backward_sweep
+
+END = 5.0
+NET = Tracking()
+
+
+def build(neurons: int, steps: int) -> tuple[RecurrentState, TwoPointProblem, list[float]]:
+    boundary = NET.boundary(neurons)
+    return boundary, two_point_problem(NET, Wave(), boundary), np.linspace(0.0, END, steps + 1).tolist()
+
+
+def line(name: str, cost: float | None, seconds: float, remark: str) -> None:
+    shown = "" if cost is None else f"{cost:.5f}"
+    print(f"{name:<44}{shown:>12}{seconds:>10.1f}  {remark}", flush=True)
+
+
+def online(system: Tracking, boundary: RecurrentState) -> float:
+    """Return the cost of running forward from costates 0, by RK4 and the midpoint rule at h = 1/200."""
+    state, total, dt, target = boundary, 0.0, 1 / 200, Wave().piece(0.0)
+    for n in range(round(END / dt)):
+        halfway = RK4.advance(system, target, state, n * dt, dt / 2, 1)
+        total += dt * float(system.cost_rate(0.0, halfway, target((n + 0.5) * dt)))
+        state = RK4.advance(system, target, state, n * dt, dt, 1)
+    return total
+
+
+def scipy_worker(neurons: int, steps: int, guess: np.ndarray, tolerance: float, answers) -> None:
+    """Run SciPy's solver with our exact Jacobian, and send what it says."""
+    from scipy.integrate import solve_bvp
+
+    torch.set_num_threads(1)
+    boundary, problem, grid = build(neurons, steps)
+    n, size = problem.states, problem.size
+
+    def field(t, z):
+        return problem.field(torch.as_tensor(t), torch.as_tensor(np.ascontiguousarray(z.T))).numpy().T
+
+    def jacobian(t, z):
+        rows = problem.linearise(torch.as_tensor(t), torch.as_tensor(np.ascontiguousarray(z.T)))
+        return np.ascontiguousarray(rows.permute(1, 2, 0).numpy())
+
+    def ends(first, last):
+        return np.concatenate((first[:n] - problem.initial_state.numpy(), last[n:]))
+
+    def ends_jacobian(first, last):
+        one = np.eye(size)
+        zero = np.zeros((n, size))
+        return np.concatenate((one[:n], zero)), np.concatenate((zero, one[n:]))
+
+    begin = time.perf_counter()
+    found = solve_bvp(
+        field, ends, np.asarray(grid), guess.T, fun_jac=jacobian, bc_jac=ends_jacobian, tol=tolerance, max_nodes=1000
+    )
+    seconds = time.perf_counter() - begin
+    t = np.linspace(0, END, 2001)
+    rate = row_field(NET.cost_rate, Wave(), boundary)
+    values = rate(torch.as_tensor(t), torch.as_tensor(found.sol(t).T.copy())).numpy()
+    cost = float(np.trapezoid(values, t))
+    answers.put((found.message, int(found.niter), len(found.x), float(found.rms_residuals.max()), cost, seconds))
+
+
+def scipy_line(name: str, neurons: int, steps: int, guess: torch.Tensor, tolerance: float, cap: float) -> None:
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    child = context.Process(target=scipy_worker, args=(neurons, steps, guess.numpy(), tolerance, answers))
+    begin = time.perf_counter()
+    child.start()
+    try:
+        message, rounds, nodes, residual, cost, seconds = answers.get(timeout=cap)
+        remark = f"{message} {nodes} nodes, {rounds} mesh rounds, rms residual {residual:.1e}"
+        line(name, cost, seconds, remark)
+    except Empty:
+        child.terminate()
+        line(name, None, time.perf_counter() - begin, f"stopped at the cap of {cap:g} s")
+    child.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--neurons", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--cap", type=float, default=300.0, help="seconds for each run of SciPy")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    boundary, problem, grid = build(options.neurons, options.steps)
+    rate = row_field(NET.cost_rate, Wave(), boundary)
+    print(
+        f"{options.neurons} neurons, {problem.size} entries a point, T = {END:g}, {options.steps} steps, "
+        f"q = {NET.accuracy:g}, r = {NET.effort:g}, r_w = {NET.decay:g}; one thread"
+    )
+    print(f"{'':<44}{'cost':>12}{'seconds':>10}")
+
+    def timed(name, solve):
+        begin = time.perf_counter()
+        found = solve()
+        line(
+            name, float(found.quadrature.integral(rate)), time.perf_counter() - begin, f"{found.ending}: {found.detail}"
+        )
+        return found
+
+    timed("Newton from y = y(0), p = 0", lambda: solve_two_point(problem, grid, method=MIDPOINT))
+    rough = timed(
+        "proximal descent, midpoint",
+        lambda: proximal_descent(problem, grid, strength=NET.accuracy, method=MIDPOINT),
+    )
+    best = timed(
+        "Newton from there, Gauss-4", lambda: solve_two_point(problem, grid, method=GAUSS4, guess=rough.points)
+    )
+    print(f"{'':<44}largest |p(T)| = {float(best.costate[-1].abs().max()):.1e}, residual {best.residuals[-1]:.1e}")
+    every = max(1, options.steps // 25)
+    timed(
+        "multiple shooting from there, RK4",
+        lambda: multiple_shooting(problem, grid[::every], steps=2 * every, guess=best.points[::every]),
+    )
+    timed(
+        "forward-backward sweep, ω = 0.1",
+        lambda: forward_backward_sweep(problem, grid, relaxation=0.1, method=MIDPOINT, max_sweeps=20),
+    )
+    for window in (options.steps // 10, options.steps // 5, 3 * options.steps // 10):
+        timed(
+            f"receding horizon, {END * window / options.steps:g} ahead",
+            lambda window=window: receding_horizon(
+                problem, grid, window=window, advance=window // 4 or 1, method=MIDPOINT
+            ),
+        )
+    for name, system in (
+        ("costates reversed (R)", Tracking(sign=-1)),
+        ("weights frozen", Tracking(sign=-1, effort=math.inf)),
+    ):
+        begin = time.perf_counter()
+        line(name, online(system, boundary), time.perf_counter() - begin, "RK4")
+    start = problem.first_guess(problem.nodes(grid), None)
+    scipy_line("solve_bvp from y = y(0), p = 0, tol 1e-3", options.neurons, options.steps, start, 1e-3, options.cap)
+    scipy_line("solve_bvp from our solution, tol 1e-3", options.neurons, options.steps, best.points, 1e-3, options.cap)
+
+
+if __name__ == "__main__":
+    main()
