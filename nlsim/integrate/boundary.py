@@ -64,6 +64,7 @@ _ADVICE = {
 
 
 def _no_edges(_: float) -> float:
+    """Return infinity: the field never jumps."""
     return math.inf
 
 

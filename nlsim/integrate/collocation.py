@@ -25,7 +25,7 @@ from nlsim.integrate.boundary import Quadrature, TwoPointProblem, TwoPointSoluti
 from nlsim.integrate.elimination import eliminate, solve_separated
 from nlsim.integrate.newton import Newton, damped_newton, default_tolerance, relative_residual
 
-Unknown = tuple[Tensor, Tensor]
+_Unknown = tuple[Tensor, Tensor]
 """z at the nodes ``(N + 1, d)`` and bubbles ``(N, s − 1, d)``."""
 
 ENTRIES_AT_ONCE = 2**23
@@ -156,28 +156,28 @@ class Equations:
         """
         return Equations(problem, self.nodes, self.method)
 
-    def solve(self, start: Unknown, *, tolerance: float, max_iterations: int) -> Newton[Unknown]:
+    def solve(self, start: _Unknown, *, tolerance: float, max_iterations: int) -> Newton[_Unknown]:
         """Run the damped Newton iteration."""
         return damped_newton(start, self.residual, self.correction, tolerance=tolerance, max_iterations=max_iterations)
 
-    def stages(self, unknown: Unknown) -> Tensor:
+    def stages(self, unknown: _Unknown) -> Tensor:
         """Return u at the Gauss points, shape ``(N, s, d)``."""
         nodes, bubbles = unknown
         tau = self.points[:, None]
         return (1 - tau) * nodes[:-1, None] + tau * nodes[1:, None] + self.bubbles @ bubbles
 
-    def relative(self, unknown: Unknown) -> float:
+    def relative(self, unknown: _Unknown) -> float:
         """Return the largest entry of the residual, relative to the largest entry of z (at least 1)."""
         return relative_residual(self.residual(unknown), unknown)
 
-    def residual(self, unknown: Unknown) -> Tensor:
+    def residual(self, unknown: _Unknown) -> Tensor:
         """Return h (du/dt − f) at the Gauss points, shape ``(N, s, d)``: by how much a step misses."""
         nodes, bubbles = unknown
         stages = self.stages(unknown)
         field = self.problem.field(self.times.flatten(), stages.flatten(0, 1)).view_as(stages)
         return nodes.diff(dim=0)[:, None] + self.slopes @ bubbles - self.lengths[:, None, None] * field
 
-    def correction(self, unknown: Unknown) -> Unknown:
+    def correction(self, unknown: _Unknown) -> _Unknown:
         """Return Newton's step: bubbles eliminated step by step, then the chain of nodes."""
         size, stages = self.problem.size, len(self.method.points)
         inner = (stages - 1) * size
@@ -214,7 +214,7 @@ class Equations:
         block = block.permute(0, 1, 3, 2, 4).reshape(steps, stages * size, (stages - 1) * size)
         return block, rest.reshape(steps, stages * size, -1)
 
-    def quadrature(self, unknown: Unknown) -> Quadrature:
+    def quadrature(self, unknown: _Unknown) -> Quadrature:
         """Return the Gauss points with their weights."""
         weights = self.lengths[:, None] * self.weights
         return Quadrature(self.times.flatten(), self.stages(unknown).flatten(0, 1), weights.flatten())

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from nlsim.errors import NlsimError
 from nlsim.integrate.boundary import TwoPointEnding, TwoPointProblem, TwoPointSolution
-from nlsim.integrate.collocation import GAUSS4, Collocation, Equations, Unknown
+from nlsim.integrate.collocation import GAUSS4, Collocation, Equations
 from nlsim.integrate.newton import Newton, default_tolerance
+
+_Unknown = tuple[Tensor, Tensor]
 
 ATTEMPT = 10
 """Newton steps after which a proximal step is given up and tried again with a larger ρ."""
@@ -89,7 +91,7 @@ def proximal_descent(
     times = problem.nodes(grid)
     plain = Equations(problem, times, method)
     nodes = problem.first_guess(times, guess)
-    current: Unknown = (nodes, nodes.new_zeros(len(times) - 1, len(method.points) - 1, size))
+    current: _Unknown = (nodes, nodes.new_zeros(len(times) - 1, len(method.points) - 1, size))
     residuals = [plain.relative(current)]
     pull = strength
     for _ in range(max_steps):
@@ -109,7 +111,7 @@ def proximal_descent(
     return _solution(plain, current, residuals, TwoPointEnding.BUDGET_SPENT, detail)
 
 
-def _proximal_step(plain: Equations, current: Unknown, pull: float) -> Newton[Unknown]:
+def _proximal_step(plain: Equations, current: _Unknown, pull: float) -> Newton[_Unknown]:
     """Solve the equations with ρ (y − y_k) taken from dp/dt."""
     problem, n = plain.problem, plain.problem.states
     centre = plain.stages(current).flatten(0, 1)[:, :n]  # rows in the order in which the equations ask for them
@@ -128,7 +130,7 @@ def _proximal_step(plain: Equations, current: Unknown, pull: float) -> Newton[Un
 
 
 def _solution(
-    plain: Equations, found: Unknown, residuals: list[float], ending: TwoPointEnding, detail: str
+    plain: Equations, found: _Unknown, residuals: list[float], ending: TwoPointEnding, detail: str
 ) -> TwoPointSolution:
     states = plain.problem.states
     return TwoPointSolution(plain.nodes, found[0], states, plain.quadrature(found), tuple(residuals), ending, detail)

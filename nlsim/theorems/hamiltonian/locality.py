@@ -21,7 +21,7 @@ from nlsim.theorems.property import check_property
 from nlsim.theorems.statement import Effort, Theorem
 
 Tensors = tuple[Tensor, ...]
-Kept = dict[str, dict[int, Any]]
+_Kept = dict[str, dict[int, Any]]
 """Field of the state → layer → which entries stay; all others are made NaN."""
 
 ALL = slice(None)
@@ -40,7 +40,7 @@ def generic(case: Case) -> tuple[LearningState, Inputs]:
     ), case.inputs()
 
 
-def blot_out(state: LearningState, kept: Kept) -> LearningState:
+def blot_out(state: LearningState, kept: _Kept) -> LearningState:
     """Return the state with NaN everywhere but in the entries that are kept."""
 
     def blot(name: str) -> Tensors:
@@ -66,7 +66,7 @@ def blot_inputs(inputs: Inputs, *, keeps_input: bool, keeps_target: bool) -> Inp
     )
 
 
-def for_activity(layer: int, n: int) -> Kept:
+def for_activity(layer: int, n: int) -> _Kept:
     """Return what dx_n/dt and the rates of its incoming weights need: the neuron, its weights, its parents."""
     return {
         "activity": {layer: (ALL, n), layer - 1: ALL},
@@ -76,11 +76,11 @@ def for_activity(layer: int, n: int) -> Kept:
     }
 
 
-def for_costate(case: Case, layer: int, n: int) -> Kept:
+def for_costate(case: Case, layer: int, n: int) -> _Kept:
     """Return what dπ_n/dt needs: the neuron, its children, and for their slopes its children's other parents."""
     is_output = layer == len(case.widths) - 2
     is_alone = is_output and case.loss == "squared_error"  # a sum over outputs
-    kept: Kept = {"activity": {layer: (ALL, n) if is_alone else ALL}, "costate": {layer: (ALL, n)}}
+    kept: _Kept = {"activity": {layer: (ALL, n) if is_alone else ALL}, "costate": {layer: (ALL, n)}}
     if not is_output:
         kept["costate"][layer + 1] = ALL
         kept["weight"] = {layer + 1: ALL}
