@@ -152,6 +152,19 @@ def test_six_iterations_contract_by_the_declared_factor_to_the_sixth(stepper, z)
     assert many / few == pytest.approx((stepper.contraction * z) ** 6, rel=1e-3)
 
 
+@pytest.mark.parametrize("iterations", [0, 1, 5])
+def test_the_residual_is_what_the_next_iteration_changes(iterations):
+    # midpoint on ẏ = −r y: k⁽ʲ⁾ = −r y Σ_{i≤j} (−z/2)^i, so k⁽ᴺ⁺¹⁾ − k⁽ᴺ⁾ = −r y (−z/2)^{N+1} with z = r h
+    rate, dt, y = 3.0, 0.2, 5.0
+    few = replace(IMPLICIT_MIDPOINT, iterations=iterations)
+    found = few.convergence(Decay(rate), still, torch.tensor([y], dtype=torch.float64), 0.0, dt)
+    assert float(found.residual) == pytest.approx(rate * dt * (rate * dt / 2) ** (iterations + 1), rel=1e-12)
+    assert float(found.factor) == pytest.approx(rate * dt / 2, rel=1e-12)
+    # a small state is measured absolutely
+    small = few.convergence(Decay(rate), still, torch.tensor([0.1], dtype=torch.float64), 0.0, dt)
+    assert float(small.residual) == pytest.approx(0.1 * float(found.residual), rel=1e-12)
+
+
 def test_contraction_is_the_spectral_radius_of_the_tableau():
     for stepper in METHODS.values():
         matrix = torch.tensor(stepper.stages, dtype=torch.float64)

@@ -25,12 +25,13 @@ Control = tuple[Tensor, ...]
 def prove_gradient(effort: Effort) -> Evidence:
     """Write G_τ out as a function of the controls, differentiate it, and compare with the recursion."""
     answers = []
-    for graph, steps in ((CHAIN_2, 3), (CYCLE, 3), (DIAMOND, 2), (SKIP, 2)):
+    # from four steps on, the first derivative sees costates that have been carried back through f_x
+    for graph, steps in ((CHAIN_2, 4), (CYCLE, 4), (DIAMOND, 4), (SKIP, 3)):
         answers += _gradient_answers(graph, steps, is_paired=True)
     return proof(
         "∂G_τ/∂v_n of the functional written out",
         "= τ (m c φ_n v_n + p_w^{n+1}) with p^n = p^{n+1} + τ H_y(y^n, p^{n+1}); abstract σ and L, moving inputs, "
-        "2 or 3 steps, four graphs",
+        "3 or 4 steps, four graphs",
         answers,
     )
 
@@ -71,8 +72,8 @@ def _gradient_answers(graph: Graph, steps: int, *, is_paired: bool) -> list[bool
 
 def bridge_recursion(effort: Effort) -> Evidence:
     """Run the recursion with the symbolic field turned into numbers, against the running adjoint."""
-    tolerance, gaps = 1e-12, list[float]()  # three steps, each with the roundings of a field
-    steps, dt, start = 3, 0.1, 0.2
+    tolerance, gaps = 1e-12, list[float]()  # six steps, each with the roundings of a field
+    steps, dt, start = 6, 0.1, 0.2
     for widths, activation, loss in (((1, 2, 1), "tanh", "squared_error"), ((2, 1, 2), "softplus", "cross_entropy")):
         bridge = build_bridge(widths, activation, loss)
         problem, of = bridge.problem, bridge.symbolic
@@ -113,7 +114,7 @@ def bridge_recursion(effort: Effort) -> Evidence:
         Leg.BRIDGE,
         "recursion with the symbolic H = running adjoint",
         judge(largest(gaps) <= tolerance),
-        f"relative difference ≤ {tolerance:g}; θ > 0, unequal speeds, batch 2, 3 steps",
+        f"relative difference ≤ {tolerance:g}; θ > 0, unequal speeds, batch 2, 6 steps",
         f"{largest(gaps):.2g} over {len(gaps)} derivatives",
     )
 
