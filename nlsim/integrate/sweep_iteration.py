@@ -16,7 +16,7 @@ from torch import Tensor
 from nlsim.core.state import map_leaves
 from nlsim.errors import NlsimError
 from nlsim.integrate.boundary import TwoPointEnding, TwoPointProblem, TwoPointSolution
-from nlsim.integrate.collocation import GAUSS4, Collocation, Equations, Unknown
+from nlsim.integrate.collocation import GAUSS4, Collocation, Equations, _Unknown
 from nlsim.integrate.newton import Newton, default_tolerance
 
 BLOW_UP = 1e6
@@ -116,7 +116,9 @@ def forward_backward_sweep(
     return end(TwoPointEnding.BUDGET_SPENT, "max_sweeps reached")
 
 
-def _half(coupled: Equations, start: Unknown, held: Unknown, tolerance: float, *, is_forward: bool) -> Newton[Unknown]:
+def _half(
+    coupled: Equations, start: _Unknown, held: _Unknown, tolerance: float, *, is_forward: bool
+) -> Newton[_Unknown]:
     """Solve for the state with the costate held (an initial-value problem), or the other way round."""
     whole, nothing = coupled.problem, start[0].new_zeros(0)
     n = whole.states
@@ -137,5 +139,5 @@ def _half(coupled: Equations, start: Unknown, held: Unknown, tolerance: float, *
     return equations.solve(start, tolerance=0.1 * tolerance, max_iterations=INNER_ITERATIONS)
 
 
-def _join(state: Unknown, costate: Unknown) -> Unknown:
+def _join(state: _Unknown, costate: _Unknown) -> _Unknown:
     return map_leaves(lambda y, p: torch.cat((y, p), -1), state, costate)
