@@ -52,7 +52,7 @@ class RiccatiFlow:
     convention: Convention = Convention.ALL_TERMS
 
     def vector_field(self, t: float, state: Tensor, inputs: Inputs) -> Tensor:
-        """Return dP/dt; three products of n × n matrices (P A and AᵀP apart, since P need not be symmetric)."""
+        """Return dP/dt; four products of n × n matrices (AᵀP and P A apart, since P need not be symmetric)."""
         return gain_velocity(self.problem, self.convention, state)
 
     def observables(self) -> Mapping[str, Observable]:
