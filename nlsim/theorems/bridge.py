@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,8 @@ class Bridge:
 
     def _gap(self, expression: Any, running: torch.Tensor) -> float:
         expected = self.number(expression)
-        return abs(expected - float(running)) / (1 + abs(expected))
+        gap = abs(expected - float(running)) / (1 + abs(expected))
+        return math.inf if math.isnan(gap) else gap  # max(0, NaN) is 0: a NaN must not hide
 
 
 def build_bridge(widths: tuple[int, ...], activation: str, loss: str, *, samples: int = 2, seed: int = 0) -> Bridge:

@@ -94,7 +94,7 @@ def test_run_that_ends_otherwise_is_1_and_leaves_a_good_file(nlsim: Run, tmp_pat
 
 
 REFUSED = {
-    "unknown key": (["run", "bad.toml"], ["_Unknown key 'sead'", "bad.toml, line 7", "Did you mean 'seed'?"]),
+    "unknown key": (["run", "bad.toml"], ["Unknown key 'sead'", "bad.toml, line 7", "Did you mean 'seed'?"]),
     "misspelt stepper": (
         ["run", "hamiltonian/digits", "--set", "stepper.name=exponential_swep"],
         ["no stepper of this name", "--set stepper.name=exponential_swep", "Did you mean 'exponential_sweep'?"],

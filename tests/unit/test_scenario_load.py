@@ -53,19 +53,19 @@ def test_text_is_kept_byte_for_byte(tmp_path: Path) -> None:
 REFUSALS = {
     "unknown key": (
         ("until =", "untill ="),
-        ("_Unknown key 'untill'", "line 1, key 'untill'", "untill", "until", "'until'"),
+        ("Unknown key 'untill'", "line 1, key 'untill'", "untill", "until", "'until'"),
     ),
     "unknown key in a table": (
         ("layers =", "layer ="),
-        ("_Unknown key 'layer'", "line 6, table [system.network], key 'layer'", "layer", "layers", "'layers'"),
+        ("Unknown key 'layer'", "line 6, table [system.network], key 'layer'", "layer", "layers", "'layers'"),
     ),
     "unknown key in a selection's table": (
         ("select =", "selct ="),
-        ("_Unknown key 'selct'", "table [record.channels.1], key 'selct'", "selct", "select", "'select'"),
+        ("Unknown key 'selct'", "table [record.channels.1], key 'selct'", "selct", "select", "'select'"),
     ),
     "unknown key in a list of tables": (
         ("stop =", "end ="),
-        ("_Unknown key 'end'", "table [record.window.0], key 'end'", "end", "stop", "'stop' is missing"),
+        ("Unknown key 'end'", "table [record.window.0], key 'end'", "end", "stop", "'stop' is missing"),
     ),
     "misspelt stepper": (
         ("implicit_sweep", "implicit_swep"),

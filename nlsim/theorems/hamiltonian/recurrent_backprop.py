@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,8 @@ def _graph_gap(graph: Graph, system: Any, sign: int) -> float:
 
     def gap(expression: Any, running: torch.Tensor) -> float:
         expected = float(expression.xreplace({k: sp.Float(v, 30) for k, v in values.items()}).evalf(25))
-        return abs(expected - float(running)) / (1 + abs(expected))
+        distance = abs(expected - float(running)) / (1 + abs(expected))
+        return math.inf if math.isnan(distance) else distance  # max(0, NaN) is 0: a NaN must not hide
 
     field = system(problem).vector_field(0.0, state, inputs)
     worst = 0.0
