@@ -22,7 +22,7 @@ from torch import Tensor
 from nlsim.errors import NlsimError
 from nlsim.integrate.boundary import TwoPointEnding, TwoPointProblem, TwoPointSolution
 from nlsim.integrate.collocation import GAUSS4, Collocation, Equations, Unknown
-from nlsim.integrate.newton import Newton, default_tolerance
+from nlsim.integrate.newton import NewtonOutcome, default_tolerance
 
 ATTEMPT = 10
 """Newton steps after which a proximal step is given up and tried again with a larger ρ."""
@@ -109,7 +109,7 @@ def proximal_descent(
     return _solution(plain, current, residuals, TwoPointEnding.BUDGET_SPENT, detail)
 
 
-def _proximal_step(plain: Equations, current: Unknown, pull: float) -> Newton[Unknown]:
+def _proximal_step(plain: Equations, current: Unknown, pull: float) -> NewtonOutcome[Unknown]:
     """Solve the equations with ρ (y − y_k) taken from dp/dt."""
     problem, n = plain.problem, plain.problem.states
     centre = plain.stages(current).flatten(0, 1)[:, :n]  # rows in the order in which the equations ask for them
