@@ -22,7 +22,7 @@ SHORTEST = 2.0**-20
 
 
 @dataclass(frozen=True, eq=False)
-class Newton(Generic[U]):
+class NewtonOutcome(Generic[U]):
     """Outcome of an iteration: the last unknown accepted, residuals (relative, see the solution), and the verdict."""
 
     unknown: U
@@ -43,7 +43,7 @@ def damped_newton(
     *,
     tolerance: float,
     max_iterations: int,
-) -> Newton[U]:
+) -> NewtonOutcome[U]:
     """Solve residual(u) = 0 by u ← u + λ · correction(u), λ = 1, ½, ¼, … until Armijo's condition holds.
 
     Parameters
@@ -61,15 +61,17 @@ def damped_newton(
 
     Returns
     -------
-    Newton
+    NewtonOutcome
         ``converged``; ``diverged`` when the start is not finite; ``stalled`` when no step of the direction found
         makes the residual smaller or the linearised equations are singular; ``budget_spent``.
     """
     missed = residual(unknown)
     seen = [relative_residual(missed, unknown)]
 
-    def end(ending: TwoPointEnding, detail: str) -> Newton[U]:
-        return Newton(unknown, tuple(seen), ending, f"{detail}; residual {seen[-1]:.3g} after {len(seen) - 1} steps")
+    def end(ending: TwoPointEnding, detail: str) -> NewtonOutcome[U]:
+        return NewtonOutcome(
+            unknown, tuple(seen), ending, f"{detail}; residual {seen[-1]:.3g} after {len(seen) - 1} steps"
+        )
 
     if not bool(torch.isfinite(missed).all()):
         return end(TwoPointEnding.DIVERGED, "the field is not finite at the guess")

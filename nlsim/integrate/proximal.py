@@ -22,7 +22,7 @@ from torch import Tensor
 from nlsim.errors import NlsimError
 from nlsim.integrate.boundary import TwoPointEnding, TwoPointProblem, TwoPointSolution
 from nlsim.integrate.collocation import GAUSS4, Collocation, Equations
-from nlsim.integrate.newton import Newton, default_tolerance
+from nlsim.integrate.newton import NewtonOutcome, default_tolerance
 
 _Unknown = tuple[Tensor, Tensor]
 
@@ -111,7 +111,7 @@ def proximal_descent(
     return _solution(plain, current, residuals, TwoPointEnding.BUDGET_SPENT, detail)
 
 
-def _proximal_step(plain: Equations, current: _Unknown, pull: float) -> Newton[_Unknown]:
+def _proximal_step(plain: Equations, current: _Unknown, pull: float) -> NewtonOutcome[_Unknown]:
     """Solve the equations with ρ (y − y_k) taken from dp/dt."""
     problem, n = plain.problem, plain.problem.states
     centre = plain.stages(current).flatten(0, 1)[:, :n]  # rows in the order in which the equations ask for them

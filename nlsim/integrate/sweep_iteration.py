@@ -17,7 +17,7 @@ from nlsim.core.state import map_leaves
 from nlsim.errors import NlsimError
 from nlsim.integrate.boundary import TwoPointEnding, TwoPointProblem, TwoPointSolution
 from nlsim.integrate.collocation import GAUSS4, Collocation, Equations, _Unknown
-from nlsim.integrate.newton import Newton, default_tolerance
+from nlsim.integrate.newton import NewtonOutcome, default_tolerance
 
 BLOW_UP = 1e6
 """The iteration diverges when the costate changes by this factor more than in the first sweep."""
@@ -118,7 +118,7 @@ def forward_backward_sweep(
 
 def _half(
     coupled: Equations, start: _Unknown, held: _Unknown, tolerance: float, *, is_forward: bool
-) -> Newton[_Unknown]:
+) -> NewtonOutcome[_Unknown]:
     """Solve for the state with the costate held (an initial-value problem), or the other way round."""
     whole, nothing = coupled.problem, start[0].new_zeros(0)
     n = whole.states

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 from support.learning import draw
 from support.order import assert_order
-from support.two_point import double_well, even, pendulum, regulator, regulator_state, scipy_two_point, tracker, vector
+from support.two_point import even, pendulum, regulator, regulator_state, scipy_two_point, tracker, vector
 
 from nlsim.core.grid import time_grid
 from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError
-from nlsim.integrate.boundary import (
-    TwoPointEnding,
-    TwoPointProblem,
-    row_field,
-    row_jacobian,
-    two_point_problem,
-    unflatten,
-)
-from nlsim.integrate.collocation import COLLOCATIONS, GAUSS4, MIDPOINT, solve_two_point
+from nlsim.integrate.boundary import TwoPointProblem
+from nlsim.integrate.collocation import COLLOCATIONS, MIDPOINT, solve_two_point
 from nlsim.integrate.explicit import RK4
+from nlsim.integrate.flattening import row_field, two_point_problem
 from nlsim.systems.activation import ACTIVATIONS
 from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations
-from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState
+from nlsim.systems.hamiltonian.problem import LearningProblem
 from nlsim.systems.hamiltonian.trajectory import lagrangian
 from nlsim.systems.loss import LOSSES
 from nlsim.systems.network import LayeredNetwork
@@ -203,66 +196,6 @@ def test_a_learning_neuron_against_scipy():
     assert largest(solution.costate[-1]) == 0.0
 
 
-def test_the_bridge_is_the_running_field_row_by_row():
-    problem, signal, _ = neuron()
-    system = HamiltonEquations(problem)
-    like = problem.initial_state((draw(3, 1, 2),), 1)
-    two_point = two_point_problem(system, signal, like)
-    times, points = draw(5, 4, low=0.0, high=2.0), draw(6, 4, 6)
-    rows = two_point.field(times, points)
-    for t, point, row in zip(times.tolist(), points, rows, strict=True):
-        running = system.vector_field(t, unflatten(point, like), signal.at(t))
-        expected = torch.cat([leaf.reshape(-1) for leaf in (*running.activity, *running.weight, *running.costate)])
-        assert torch.equal(row[:3], expected[:3])
-        assert largest(row - torch.cat((expected, running.weight_costate[0].reshape(-1)))) <= 1e-15
-    # and back
-    again = unflatten(points, like)
-    assert again.weight[0].shape == (4, 1, 2)
-    assert torch.equal(again.weight_costate[0].reshape(4, 2), points[:, 4:])
-
-
-def test_the_default_jacobian_is_that_of_one_row_at_a_time():
-    problem, signal, boundary = neuron()
-    two_point = two_point_problem(HamiltonEquations(problem), signal, boundary)
-    times, points = draw(5, 3, low=0.0, high=2.0), draw(6, 3, 6)
-    found = two_point.linearise(times, points)
-    for row in range(3):
-        alone = torch.autograd.functional.jacobian(
-            lambda z, row=row: two_point.field(times[row : row + 1], z[None])[0], points[row]
-        )
-        assert largest(found[row] - alone) <= 1e-14
-
-
-def test_more_rows_than_are_formed_at_once():
-    matrix = draw(1, 150, 150)
-    points = draw(2, 2, 150)
-    found = row_jacobian(lambda z: torch.sin(z @ matrix.mT), points)
-    expected = torch.cos(points @ matrix.mT)[:, :, None] * matrix
-    assert largest(found - expected) <= 1e-14
-
-
-def test_a_jacobian_that_is_given_is_used():
-    asked = []
-
-    def jacobian(times, points):
-        asked.append(len(times))
-        return row_jacobian(lambda z: pendulum().field(times, z), points)
-
-    plain, given = solved(pendulum(), even(2.0, 10)), solved(replace(pendulum(), jacobian=jacobian), even(2.0, 10))
-    assert torch.equal(plain.points, given.points)
-    assert asked == [20] * given.iterations
-
-
-def test_a_state_without_as_many_costates_is_refused():
-    problem, signal, boundary = neuron()
-    with pytest.raises(NlsimError, match="as many costates"):
-        two_point_problem(HamiltonEquations(problem), signal, LearningState((), *_tail(boundary)))
-
-
-def _tail(boundary):
-    return boundary.weight, boundary.costate, boundary.weight_costate
-
-
 # --- edges ------------------------------------------------------------------------------------------------------------
 
 
@@ -287,105 +220,3 @@ def test_a_step_over_an_edge_is_refused():
     with pytest.raises(NlsimError, match=r"jump at 0\.25") as error:
         solve_two_point(two_point, even(2.0, 20))
     assert "time_grid" in str(error.value)
-
-
-# --- warm starts and endings ------------------------------------------------------------------------------------------
-
-
-def test_a_warm_start_from_the_solution_needs_no_iteration_and_from_a_neighbour_fewer():
-    grid = even(2.0, 40)
-    cold = solved(pendulum(2.0), grid, method=MIDPOINT)
-    assert solved(pendulum(2.0), grid, method=MIDPOINT, guess=cold.points).iterations == 0
-    warm = solved(pendulum(2.0), grid, guess=solved(pendulum(1.99), grid).points)
-    assert warm.iterations < solved(pendulum(2.0), grid).iterations
-
-
-def test_newton_converges_quadratically():
-    residuals = solved(pendulum(2.0), even(2.0, 40), tolerance=1e-15).residuals
-    late = [math.log(b) / math.log(a) for a, b in pairwise(residuals) if 1e-8 < a < 1e-2]
-    assert late
-    assert min(late) > 1.8, residuals
-
-
-def test_damping_finds_what_full_steps_do_not():
-    # one midpoint step of length 1 with p(1) = 0 asks for atan(p̄) = 0, p̄ = p(0)/2; from p̄ = 5 full Newton steps
-    # run away: 5, −31, 1.5e3, …
-    def field(times, z):
-        y, p = z.unbind(-1)
-        return torch.stack((torch.zeros_like(y), torch.atan(p) - 2 * p), -1)
-
-    full = [5.0]
-    for _ in range(3):
-        full.append(full[-1] - math.atan(full[-1]) * (1 + full[-1] ** 2))
-    assert abs(full[-1]) > 1e3
-    problem = TwoPointProblem(field, vector(0.0), vector(0.0))
-    start = torch.tensor([[0.0, 10.0], [0.0, 0.0]], dtype=torch.float64)
-    solution = solved(problem, [0.0, 1.0], method=MIDPOINT, guess=start)
-    assert largest(solution.points) <= 1e-10
-
-
-@pytest.mark.parametrize(
-    ("problem", "options", "ending"),
-    [
-        (pendulum(2.0), {"max_iterations": 1}, TwoPointEnding.BUDGET_SPENT),
-        (pendulum(2.0), {"guess": torch.full((11, 2), torch.nan, dtype=torch.float64)}, TwoPointEnding.DIVERGED),
-        # x' = −p, p' = x over half a period: every p(0) or none
-        (regulator(0.0, 1.0, -1.0), {"tolerance": 1e-30}, TwoPointEnding.STALLED),
-    ],
-)
-def test_what_cannot_be_solved_ends_by_name(problem, options, ending):
-    solution = solve_two_point(problem, even(2.0, 10), **options)
-    assert solution.ending is ending
-    assert not solution.ending.is_success
-    assert solution.ending.advice
-    assert "residual" in solution.detail
-
-
-def test_a_field_that_depends_on_nothing_is_solved():
-    def field(times, z):
-        return torch.ones_like(z)
-
-    solution = solved(TwoPointProblem(field, vector(0.0), vector(0.0)), even(1.0, 4))
-    assert torch.equal(solution.state[:, 0], solution.times)
-    assert largest(solution.costate[:, 0] - (solution.times - 1)) <= 1e-15
-
-
-def test_a_problem_without_a_solution_ends_by_name():
-    # x' = −p, p' = x + 1 on half a period: cos t and sin t, and p(π/2) = 0 asks sin for 0
-    def field(times, z):
-        return torch.stack((-z[:, 1], z[:, 0] + 1), -1)
-
-    # the midpoint rule turns by 2 atan(h/2) a step: a step of 2 turns by π/2, exactly
-    solution = solve_two_point(TwoPointProblem(field, vector(0.0), vector(0.0)), [0.0, 2.0], method=MIDPOINT)
-    assert solution.ending == "stalled"
-    assert "singular" in solution.detail
-
-
-@pytest.mark.parametrize("grid", [[0.0], [0.0, 1.0, 1.0], [0.0, 2.0, 1.0]])
-def test_a_grid_that_does_not_increase_is_refused(grid):
-    with pytest.raises(NlsimError, match="increasing"):
-        solve_two_point(pendulum(), grid)
-
-
-def test_a_guess_of_the_wrong_shape_is_refused():
-    with pytest.raises(NlsimError, match="guess"):
-        solve_two_point(pendulum(), even(1.0, 4), guess=torch.zeros(4, 2, dtype=torch.float64))
-
-
-def test_single_precision_stays_single():
-    problem = regulator(-0.5, 2.0, 1.5)
-    single = TwoPointProblem(
-        lambda times, z: problem.field(times, z.double()).float(), vector(1.0).float(), vector(0.0).float()
-    )
-    solution = solved(single, even(3.0, 40))
-    assert solution.points.dtype == torch.float32
-    # the closed form to the rounding of forty steps and the error of Gauss-4
-    exact = regulator_state(solution.times.double(), 3.0, -0.5, 2.0, 1.5)
-    assert largest(solution.state[:, 0].double() - exact) <= 40 * 1.2e-7
-
-
-@pytest.mark.parametrize("depth", [4.0])
-def test_newton_may_find_a_saddle(depth):
-    # what proximal descent is for: see test_boundary_alternatives
-    solution = solved(double_well(depth), even(5.0, 50), method=GAUSS4)
-    assert abs(float(solution.state[-1, 0])) < 0.2

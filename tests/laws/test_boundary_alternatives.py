@@ -12,9 +12,10 @@ from support.recurrent import Tracking, Wave
 from support.two_point import double_well, even, pendulum, regulator, scipy_two_point, tracker, tracker_cost, vector
 
 from nlsim.errors import CapabilityError, NlsimError
-from nlsim.integrate.boundary import TwoPointProblem, row_field, two_point_problem, unflatten
+from nlsim.integrate.boundary import TwoPointProblem
 from nlsim.integrate.collocation import MIDPOINT, solve_two_point
 from nlsim.integrate.explicit import EXPLICIT_EULER, HEUN, RK4
+from nlsim.integrate.flattening import row_field, two_point_problem, unflatten
 from nlsim.integrate.proximal import proximal_descent
 from nlsim.integrate.receding import receding_horizon
 from nlsim.integrate.shooting import multiple_shooting

@@ -13,9 +13,9 @@ from support.order import assert_order
 
 from nlsim.core.grid import time_grid
 from nlsim.errors import NlsimError
-from nlsim.integrate.boundary import two_point_problem, unflatten
 from nlsim.integrate.collocation import solve_two_point
 from nlsim.integrate.explicit import EXPLICIT_EULER, HEUN, RK4, ExplicitRungeKutta
+from nlsim.integrate.flattening import two_point_problem, unflatten
 from nlsim.systems.backprop import backpropagate
 from nlsim.systems.hamiltonian.learning import HamiltonEquations
 from nlsim.systems.hamiltonian.problem import hamiltonian

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from support.recurrent import RecurrentState, Tracking, Wave
 
-from nlsim.integrate.boundary import TwoPointProblem, row_field, two_point_problem
+from nlsim.integrate.boundary import TwoPointProblem
 from nlsim.integrate.collocation import GAUSS4, MIDPOINT, solve_two_point
 from nlsim.integrate.explicit import RK4
+from nlsim.integrate.flattening import row_field, two_point_problem
 from nlsim.integrate.proximal import proximal_descent
 from nlsim.integrate.receding import receding_horizon
 from nlsim.integrate.shooting import multiple_shooting

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from nlsim.core.grid import time_grid
 from nlsim.core.system import Inputs
-from nlsim.integrate.boundary import TwoPointProblem, TwoPointSolution, row_field, two_point_problem, unflatten
+from nlsim.integrate.boundary import TwoPointProblem, TwoPointSolution
 from nlsim.integrate.collocation import GAUSS4, Collocation, solve_two_point
+from nlsim.integrate.flattening import row_field, two_point_problem, unflatten
 from nlsim.systems.backprop import required_input, required_target
 from nlsim.systems.hamiltonian.learning import HamiltonEquations
 from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState

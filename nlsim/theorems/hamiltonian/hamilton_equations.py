@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 
 from nlsim.analysis.orders import observed_order, pairwise_orders
-from nlsim.integrate.boundary import TwoPointProblem, row_field, two_point_problem
+from nlsim.integrate.boundary import TwoPointProblem
 from nlsim.integrate.collocation import COLLOCATIONS, Collocation, solve_two_point
+from nlsim.integrate.flattening import row_field, two_point_problem
 from nlsim.systems.hamiltonian.learning import HamiltonEquations
 from nlsim.systems.hamiltonian.problem import hamiltonian
 from nlsim.systems.hamiltonian.trajectory import lagrangian
