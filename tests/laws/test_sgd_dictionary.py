@@ -10,7 +10,7 @@ import torch
 
 from nlsim.core.system import Inputs
 from nlsim.data.catalogue import load
-from nlsim.errors import CapabilityError, NlsimError
+from nlsim.errors import CapabilityError, NlsimError, UnknownNameError
 from nlsim.integrate.control import FixedStep
 from nlsim.integrate.explicit import EXPLICIT_EULER
 from nlsim.integrate.loop import Loop
@@ -18,7 +18,7 @@ from nlsim.integrate.ordered import ORDERED_EULER, ORDERED_EULER_OLD
 from nlsim.systems.activation import IDENTITY, TANH
 from nlsim.systems.hamiltonian.learning import CostateReversal
 from nlsim.systems.hamiltonian.problem import LearningState
-from nlsim.systems.hamiltonian.reset import SampleReset
+from nlsim.systems.hamiltonian.reset import SampleReset, build_learning
 from nlsim.systems.hamiltonian.robust import HamiltonianLearning, LearningConstants
 from nlsim.systems.hamiltonian.schedule import FirstStep, Turn, take_turns
 from nlsim.systems.hamiltonian.sgd_dictionary import from_learning_problem, from_sgd, to_learning_problem, to_sgd
@@ -35,7 +35,7 @@ from nlsim.systems.loss import CROSS_ENTROPY, LOSSES, SQUARED_ERROR
 from nlsim.systems.network import LayeredNetwork
 from nlsim.systems.signals import Constant, HeldSamples, hold, one_hot
 from support.compare import EPS, assert_round_off, assert_same_bits, gap
-from support.learning import make_network, make_problem
+from support.learning import make_network, make_problem, make_sinusoid
 from support.learning import make_inputs as make_network_inputs
 from support.learning import make_state as make_network_state
 from support.oracle import autograd_gradient, scipy_flow
@@ -347,6 +347,20 @@ def test_one_neuron_and_one_weight_with_dissipation_have_a_limit():
     assert_order(1, counts[1:], errors[1:])
 
 
+@pytest.mark.parametrize("stepper", [ORDERED_EULER, ORDERED_EULER_OLD], ids=lambda each: each.name)
+def test_many_steps_at_once_are_as_many_single_steps(stepper):
+    # inputs, loss weight and speeds all change from step to step
+    signal = make_sinusoid(net(3, 4, 5, 2), 3)
+    learning = replace(
+        make_learning(FORMS["layers"], phi=FirstStep(1.0, 0.5, 0.25)), speed=take_turns(3, 0.25, period=4)
+    )
+    state = single = make_state(FORMS["layers"])
+    together = stepper.advance(learning, signal.piece(0.0), state, 0.0, 0.25, 6)
+    for index in range(6):
+        single = stepper.advance(learning, signal.piece(0.0), single, index * 0.25, 0.25, 1)
+    assert_same_bits(together, single)
+
+
 # layers that take turns
 
 DEPTH = 3
@@ -510,6 +524,21 @@ def test_an_epoch_of_digits_is_torch_sgd():
 )
 def test_an_epoch_of_digits_is_torch_sgd_in_every_setting_and_form(name, form):
     assert epoch_gap(SETTINGS[name], form)[0] <= 1e-10
+
+
+@pytest.mark.parametrize("form", ["output", "state", "layers"])
+def test_a_scenario_s_values_make_the_system(form):
+    values = {"beta": 0.4, "eta": 0.3, "phi": 1.7, "speed": 2.0, "regularisation": 0.2}
+    system = build_learning(NET, SQUARED_ERROR, form=form, **values)
+    parts = {"output": (), "state": (2,), "layers": (4, 5, 2)}[form]
+    assert (system.learning.network.widths, system.learning.speed) == (parts, (2.0,) * len(parts))
+    assert system.learning.constants == LearningConstants(0.4, 0.3, 1.7, 0.2)
+    assert system.learning.network.networks == (NET,)
+
+
+def test_another_form_is_refused_with_a_suggestion():
+    with pytest.raises(UnknownNameError, match="Did you mean 'layers'"):
+        build_learning(NET, SQUARED_ERROR, form="layer", beta=1.0, eta=0.0, phi=1.0, speed=1.0)
 
 
 def test_a_signal_without_edges_never_resets():
