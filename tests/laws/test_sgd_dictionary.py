@@ -517,13 +517,18 @@ def test_an_epoch_of_digits_is_torch_sgd():
     assert accuracy > 0.7  # chance is 0.1
 
 
+# a rate γ/(1 − μ) of 0.2, as in "strong momentum" above, makes SGD on single digits chaotic: within an epoch it
+# amplifies any rounding to size 1, so there nothing can be compared after the first hundred steps
+EPOCH_SETTINGS = {**SETTINGS, "strong momentum": (0.002, 0.9, 0.0, 0.37)}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["GD-a", "GD-b", "Mom-b", "strong momentum"])
+@pytest.mark.parametrize("name", EPOCH_SETTINGS)
 @pytest.mark.parametrize(
     "form", [output_form, state_form, lambda network: split_form(network, 1)], ids=["output", "state", "both"]
 )
 def test_an_epoch_of_digits_is_torch_sgd_in_every_setting_and_form(name, form):
-    assert epoch_gap(SETTINGS[name], form)[0] <= 1e-10
+    assert epoch_gap(EPOCH_SETTINGS[name], form)[0] <= 1e-10
 
 
 @pytest.mark.parametrize("form", ["output", "state", "layers"])
