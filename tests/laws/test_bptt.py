@@ -171,6 +171,29 @@ def test_the_costate_at_each_stored_state_is_the_derivative_of_all_that_follows(
 
 @each_recurrent
 @each_tau
+def test_with_dissipation_both_costates_follow_their_recursion(network, tau):
+    eta, weights, stream, h = 0.3 / tau, make_weights(network), tokens(), start(network)
+    learning = exact(network, tau, eta=eta, phi=0.7 / tau)
+    stored = stream_forward(learning, weights, stream, h, tau=tau)
+    z, omega = tuple(torch.zeros_like(x) for x in h), tuple(torch.zeros_like(w) for w in weights)
+    for reverse in stream_reverse(learning, weights, stream, stored, tau=tau):
+        token, here = stream[reverse.index - 1], [x.clone().requires_grad_() for x in stored[reverse.index]]
+        own = [w.clone().requires_grad_() for w in weights]
+        score = 0.7 * PLAIN_LOSS["squared_error"](plain_output(network, own, token.input, here), token.target)
+        by_h, *by_weight = torch.autograd.grad(score, (*here, *own), materialize_grads=True)
+        pulled = (torch.zeros_like(by_h),)
+        if reverse.index < COUNT:
+            following = plain_proposal(network, weights, stream[reverse.index].input, here)
+            pulled = torch.autograd.grad(following, here, z)
+        z = (by_h + pulled[0] - tau * eta * z[0],)
+        arrived = plain_proposal(network, own, token.input, stored[reverse.index - 1])
+        through = torch.autograd.grad(arrived, own, z, materialize_grads=True)
+        omega = tuple((1 - tau * eta) * o + g + b for o, g, b in zip(omega, through, by_weight, strict=True))
+        assert_round_off((reverse.costate, reverse.weight_costate), (z, omega), ROUNDINGS)
+
+
+@each_recurrent
+@each_tau
 def test_stored_states_are_those_of_the_system_itself(network, tau):
     learning, weights, stream, h = exact(network, tau), make_weights(network), tokens(), start(network)
     zeros = tuple(torch.zeros_like(x) for x in h), tuple(torch.zeros_like(w) for w in weights)

@@ -200,6 +200,28 @@ def test_every_member_lands_exactly_on_its_own_end():
     assert (int(found.accepted[3]), float(found.state[3])) == (0, 1.0)
 
 
+def test_ends_far_away_are_met_exactly_too():
+    # a step from a large time to a small one is rounded at the large one: t + (end − t) is not the end
+    t0, t1 = 1e3 * draw(16, 200), draw(17, 200)
+    assert int((t0 + (t1 - t0) != t1).sum()) > 10
+    found = solve_members(lambda t, y: torch.ones_like(y), torch.zeros(200, 1, dtype=torch.float64), t0, t1)
+    assert_same_bits(found.t, t1)
+    straight = solve_members(
+        lambda t, y: torch.ones_like(y), torch.zeros(200, 1, dtype=torch.float64), t0, t1, first=1e6
+    )
+    assert_same_bits(straight.t, t1)
+    assert straight.accepted.tolist() == [1] * 200
+
+
+def test_a_last_step_cut_short_does_not_shorten_the_next():
+    natural = solve_members(swing, column(0.7), 0.0, 50.0, max_steps=9)
+    end = float(natural.t) + 0.01 * float(natural.step)
+    found = solve_members(swing, column(0.7), 0.0, end)
+    assert int(found.accepted) == 10
+    # the cut step alone would propose at most ten times its own hundredth
+    assert float(found.step) >= float(natural.step)
+
+
 def test_there_and_back_again():
     start, t1 = column(0.7, 0.9), torch.tensor([3.0, 4.0], dtype=torch.float64)
     there = solve_members(swing, start, 0.0, t1, Memberwise(rtol=1e-12, atol=1e-12))

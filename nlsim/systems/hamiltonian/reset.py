@@ -10,9 +10,14 @@ from torch import Tensor
 
 from nlsim.core.observable import Observable
 from nlsim.core.system import Inputs
+from nlsim.errors import unknown_name
 from nlsim.systems.hamiltonian.problem import LearningState
-from nlsim.systems.hamiltonian.robust import HamiltonianLearning
+from nlsim.systems.hamiltonian.robust import HamiltonianLearning, LearningConstants
+from nlsim.systems.hamiltonian.schedule import Schedule
+from nlsim.systems.hamiltonian.state_space import FORMS
 from nlsim.systems.hamiltonian.transition import Tensors
+from nlsim.systems.loss import Loss
+from nlsim.systems.network import Constant, LayeredNetwork
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,43 @@ class SampleReset:
     def observables(self) -> Mapping[str, Observable]:
         """Return the channels of Hamiltonian Learning."""
         return self.learning.observables()
+
+
+def build_learning(
+    network: LayeredNetwork,
+    loss: Loss,
+    *,
+    form: str,
+    beta: Constant,
+    eta: Constant,
+    phi: Constant | Schedule,
+    speed: Constant,
+    regularisation: Constant = 0.0,
+) -> SampleReset:
+    """Return Hamiltonian Learning of a layered network, reset sample by sample, from its values in a scenario.
+
+    Parameters
+    ----------
+    network, loss
+        What is learned, and how badly it does.
+    form : str
+        ``"output"``: the network is passed in no time; ``"state"``: its output is the state; ``"layers"``:
+        every layer is a part of the state.
+    beta, eta, phi, regularisation
+        As in :class:`~nlsim.systems.hamiltonian.robust.LearningConstants`.
+    speed : float or Tensor
+        c > 0 of every part of the state [1/time]; not used where there is none.
+
+    Raises
+    ------
+    UnknownNameError
+        For another form.
+    """
+    if form not in FORMS:
+        raise unknown_name("form", form, FORMS, where="form")
+    shaped = FORMS[form](network)
+    constants = LearningConstants(beta, eta, phi, regularisation)
+    return SampleReset(HamiltonianLearning(shaped, loss, constants, (speed,) * len(shaped.widths)))
 
 
 def _zeros(tensors: Tensors) -> Tensors:

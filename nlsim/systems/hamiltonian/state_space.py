@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -187,3 +188,11 @@ def split_form(network: LayeredNetwork, at: int) -> StateSpaceNetwork:
     first = LayeredNetwork(network.widths[: at + 1], network.activations[:at], network.has_bias)
     second = LayeredNetwork(network.widths[at:], network.activations[at:], network.has_bias)
     return StateSpaceNetwork(WholeTransition(first, has_memory=False), Readout(second))
+
+
+FORMS: dict[str, Callable[[LayeredNetwork], StateSpaceNetwork]] = {
+    "output": output_form,
+    "state": state_form,
+    "layers": layered_form,
+}
+"""What of a layered network is state: nothing, its output, or every layer."""

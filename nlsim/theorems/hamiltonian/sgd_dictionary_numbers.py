@@ -165,11 +165,12 @@ def is_gradient(effort: Effort) -> Evidence:
 
     return check_property(
         "field = derivatives of the robust Hamiltonian",
-        "relative difference ≤ 1e-13; output, state, layered, split and recurrent networks",
+        # sums of some thirty products of numbers up to 50, evaluated twice: some hundred roundings of each
+        "relative difference ≤ 1e-12; output, state, layered, split and recurrent networks",
         effort,
         st.tuples(cases(max_depth=3), st.integers(0, 4)),
         error_of,
-        1e-13,
+        1e-12,
     )
 
 
