@@ -7,8 +7,9 @@ heavy-ball flow (eq. 20).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any
 
@@ -171,6 +172,27 @@ class HeavyBall:
         for weight, velocity, force in zip(state.weight, state.velocity, self.force(state.weight, inputs), strict=True):
             velocity.mul_(1 - dt * self.dissipation).add_(force, alpha=dt / self.mass)
             weight.add_(velocity, alpha=dt)
+
+    def kick_(self, t: float, state: HeavyBallState, inputs: Inputs, dt: float) -> None:
+        """Move the velocities in place at fixed weights: the exact flow of dv/dt = F/m − θ v."""
+        decay = math.exp(-self.dissipation * dt)
+        gain = -math.expm1(-self.dissipation * dt) / self.dissipation if self.dissipation else dt
+        for velocity, force in zip(state.velocity, self.force(state.weight, inputs), strict=True):
+            velocity.mul_(decay).add_(force, alpha=gain / self.mass)
+
+    def drift_(self, t: float, state: HeavyBallState, inputs: Inputs, dt: float) -> None:
+        """Move the weights in place at fixed velocities."""
+        for weight, velocity in zip(state.weight, state.velocity, strict=True):
+            weight.add_(velocity, alpha=dt)
+
+    def conservative(self) -> HeavyBall:
+        """Return the ball without dissipation, whose energy is conserved."""
+        return replace(self, dissipation=0.0)
+
+    def dissipate_(self, state: HeavyBallState, dt: float) -> None:
+        """Multiply the velocities by e^{−θ dt} in place."""
+        for velocity in state.velocity:
+            velocity.mul_(math.exp(-self.dissipation * dt))
 
     def slow_rate(self) -> float:
         """Return θ, the decay rate that the sweep steppers treat explicitly."""
