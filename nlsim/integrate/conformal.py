@@ -7,13 +7,17 @@ symplectic form shrinks by exactly e^{−θh} a step, as that of the true flow d
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from nlsim.core.state import clone
+import torch
+from torch import Tensor
+
+from nlsim.core.state import clone, leaves
 from nlsim.core.system import Conformal, Piece
 from nlsim.integrate.gauss import IMPLICIT_MIDPOINT
-from nlsim.integrate.stepper import Stepper, require_structure
+from nlsim.integrate.stepper import Iterative, Stepper, require_structure
 from nlsim.integrate.symplectic import STORMER_VERLET
 
 S = TypeVar("S")
@@ -59,15 +63,31 @@ class ConformalSplitting:
         require_structure(system, Conformal, self.name, _ADVICE)
         self.inner.require(system.conservative())
 
+    @property
+    def tolerance(self) -> float:
+        """Return that of Ψ; infinite when Ψ has no equations to solve."""
+        return self.inner.tolerance if isinstance(self.inner, Iterative) else math.inf
+
     def advance(self, system: Conformal[S], piece: Piece, state: S, t: float, dt: float, steps: int) -> S:
         """Return the state after ``steps`` steps."""
+        return self.advance_judged(system, piece, state, t, dt, steps)[0]
+
+    def advance_judged(
+        self, system: Conformal[S], piece: Piece, state: S, t: float, dt: float, steps: int
+    ) -> tuple[S, Tensor]:
+        """Return the state after ``steps`` steps, and the largest residual of a step of Ψ; 0 where it has none."""
         conservative = system.conservative()
         own = clone(state)
+        residuals = [torch.zeros((), device=leaves(state)[0].device)]
         for n in range(steps):
             system.dissipate_(own, dt / 2)
-            own = self.inner.advance(conservative, piece, own, t + n * dt, dt, 1)
+            if isinstance(self.inner, Iterative):
+                own, residual = self.inner.advance_judged(conservative, piece, own, t + n * dt, dt, 1)
+                residuals.append(residual)
+            else:
+                own = self.inner.advance(conservative, piece, own, t + n * dt, dt, 1)
             system.dissipate_(own, dt / 2)
-        return own
+        return own, torch.stack([each.to(torch.float32) for each in residuals]).max()
 
 
 CONFORMAL_MIDPOINT = ConformalSplitting("conformal_midpoint", IMPLICIT_MIDPOINT)

@@ -85,7 +85,7 @@ class FixedStep:
         taken = min(steps, max_steps)
         if isinstance(self.stepper, Iterative):
             reached, residual = self.stepper.advance_judged(system, piece, state, t, length, taken)
-            if float(residual) > self.stepper.tolerance:
+            if not float(residual) <= self.stepper.tolerance:  # a NaN is no solution either
                 detail = f"residual {float(residual):.3g} between t = {t:.9g} and {until:.9g}"
                 return Reached(state, t, 0, Ending.NOT_CONVERGED, detail)
         else:

@@ -10,10 +10,10 @@ h|J|/√12 for Gauss-4. After N = 10 iterations and at h|J| = 0.2 it is down by 
 defects of symplecticity, time symmetry and energy.
 
 **Beyond.** When the factor reaches 1 the iteration no longer converges, and the step is the explicit
-Runge–Kutta method of N + 1 sweeps that it is anyway: consistent, but neither symplectic nor stable. Its
-steps then grow and the run ends as ``diverged``; with ``stability_limit`` a system that knows its fastest rate
-is refused before. Just below 1 nothing blows up, but the structure is lost silently:
-:meth:`GaussCollocation.convergence`, asked once a chunk, tells.
+Runge–Kutta method of N + 1 sweeps that it is anyway: consistent, but neither symplectic nor stable. Just below 1
+nothing blows up, but the structure would be lost silently. So every step says what its last iteration still
+changed, and a run in which that is more than ``tolerance`` ends as ``not_converged``; with ``stability_limit`` a
+system that knows its fastest rate is refused before.
 """
 
 from __future__ import annotations
@@ -30,24 +30,6 @@ from nlsim.core.state import map_leaves, norm
 from nlsim.core.system import Inputs, Piece
 
 S = TypeVar("S")
-
-
-@dataclass(frozen=True)
-class Convergence:
-    """How well the stages of a step are solved; 0-d tensors on the state's device.
-
-    Attributes
-    ----------
-    residual : Tensor
-        h‖k⁽ᴺ⁺¹⁾ − k⁽ᴺ⁾‖/max(1, ‖y‖): what one more iteration would still change; infinite or NaN
-        where the iterates blew up.
-    factor : Tensor
-        Observed contraction, the ratio of the first two corrections; the iteration converges while it is
-        below 1. Where the field is constant there is nothing to correct, and it is 0.
-    """
-
-    residual: Tensor
-    factor: Tensor
 
 
 @dataclass(frozen=True)
@@ -68,7 +50,10 @@ class GaussCollocation:
     contraction : float
         Spectral radius of a: an iteration shrinks the error by this times h|J|, in the long run.
     iterations : int
-        N ≥ 0.
+        N ≥ 1.
+    tolerance : float
+        Largest last change h‖k⁽ᴺ⁾ − k⁽ᴺ⁻¹⁾‖/max(1, ‖y‖) of a step that counts as solved. Ten roundings of float32;
+        one more iteration would change ``contraction`` · h|J| times as much.
 
     References
     ----------
@@ -82,6 +67,7 @@ class GaussCollocation:
     weights: tuple[float, ...]
     contraction: float
     iterations: int = 10
+    tolerance: float = 1e-6
 
     @property
     def stability_limit(self) -> float:
@@ -93,25 +79,20 @@ class GaussCollocation:
 
     def advance(self, system: Any, piece: Piece, state: S, t: float, dt: float, steps: int) -> S:
         """Return the state after ``steps`` steps; dt may be negative."""
+        return self.advance_judged(system, piece, state, t, dt, steps)[0]
+
+    def advance_judged(self, system: Any, piece: Piece, state: S, t: float, dt: float, steps: int) -> tuple[S, Tensor]:
+        """Return the state after ``steps`` steps, and the largest of their last changes (see ``tolerance``)."""
+        changes = []
         for n in range(steps):
             times, inputs = self._instants(piece, t + n * dt, dt)
             slopes = self._first(system, state, times, inputs)
+            before = slopes
             for _ in range(self.iterations):
-                slopes = self._again(system, state, times, inputs, slopes, dt)
+                before, slopes = slopes, self._again(system, state, times, inputs, slopes, dt)
+            changes.append(abs(dt) * _distance(slopes, before) / norm(state).clamp(min=1.0))
             state = _moved(state, self.weights, slopes, dt)
-        return state
-
-    def convergence(self, system: Any, piece: Piece, state: S, t: float, dt: float) -> Convergence:
-        """Return how well a step from t is solved. Costs a step; meant to be asked once a chunk."""
-        times, inputs = self._instants(piece, t, dt)
-        iterates = [self._first(system, state, times, inputs)]
-        for _ in range(max(2, self.iterations + 1)):
-            iterates.append(self._again(system, state, times, inputs, iterates[-1], dt))
-        first, second = _distance(iterates[1], iterates[0]), _distance(iterates[2], iterates[1])
-        last = _distance(iterates[self.iterations + 1], iterates[self.iterations])
-        size = norm(state)
-        smallest = torch.finfo(size.dtype).tiny
-        return Convergence(abs(dt) * last / size.clamp(min=1.0), second / first.clamp(min=smallest))
+        return state, torch.stack(changes).max()
 
     def _instants(self, piece: Piece, t: float, dt: float) -> tuple[list[float], list[Inputs]]:
         times = [t + node * dt for node in self.nodes]

@@ -61,7 +61,7 @@ def test_phase_space_shrinks_by_exactly_the_dissipation(stepper):
 
     def step(flat):
         state = HeavyBallState((flat[:count].view_as(weights[0]),), (flat[count:].view_as(weights[0]),))
-        after = stepper.advance(system, hold(inputs), state, 0.0, 0.4, 1)
+        after = stepper.advance(system, hold(inputs), state, 0.0, 0.1, 4)
         return torch.cat((after.weight[0].reshape(-1), after.velocity[0].reshape(-1)))
 
     flat = torch.cat((weights[0].reshape(-1), weights[0].reshape(-1) * 0.3))
