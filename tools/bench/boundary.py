@@ -75,9 +75,13 @@ def scipy_worker(neurons: int, steps: int, guess: np.ndarray, tolerance: float, 
         return np.concatenate((one[:n], zero)), np.concatenate((zero, one[n:]))
 
     begin = time.perf_counter()
-    found = solve_bvp(
-        field, ends, np.asarray(grid), guess.T, fun_jac=jacobian, bc_jac=ends_jacobian, tol=tolerance, max_nodes=1000
-    )
+    try:
+        found = solve_bvp(
+            field, ends, np.asarray(grid), guess.T, fun_jac=jacobian, bc_jac=ends_jacobian, tol=tolerance, max_nodes=1000
+        )
+    except MemoryError:
+        answers.put(("Its factorisation ran out of memory.", 0, 0, math.nan, math.nan, time.perf_counter() - begin))
+        return
     seconds = time.perf_counter() - begin
     t = np.linspace(0, END, 2001)
     rate = row_field(NET.cost_rate, Wave(), boundary)
