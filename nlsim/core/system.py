@@ -7,6 +7,7 @@ stepper that needs it names it, and a system without it is refused when a run is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -39,6 +40,23 @@ class Inputs:
 
 Piece = Callable[[float], Inputs]
 """Inputs as a function of time, smooth between two edges of a signal."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A piece on which nothing moves, so that what depends on the inputs alone can be computed once.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        What is shown all the time.
+    """
+
+    inputs: Inputs
+
+    def __call__(self, t: float) -> Inputs:
+        """Return the inputs."""
+        return self.inputs
 
 
 class System(Protocol[S]):
@@ -167,8 +185,36 @@ class Jumping(Protocol[S]):
     state that a run goes on from, a checkpoint's included, is the one after it.
     """
 
-    def jump(self, t: float, state: S, inputs: Inputs, /) -> S:
-        """Return the state after the edge at t, from the state and the inputs of the interval that ends; pure."""
+    def jump(self, t: float, state: S, ended: Inputs, begun: Inputs, /) -> S:
+        """Return the state after the edge at t, from the state and the inputs before it and after it; pure."""
+        ...
+
+
+@runtime_checkable
+class Holding(Protocol[S]):
+    """A system part of whose state stands still between two jumps: weights, while activities settle.
+
+    A run steps the moving part alone, so a stepper never adds zeros to what stands still.
+    """
+
+    def moving(self, state: S, piece: Piece, /) -> tuple[System[Any], Any]:
+        """Return the system of the moving part and its state, on a stretch of inputs.
+
+        What does not change on the stretch may be computed here, once.
+        """
+        ...
+
+    def whole(self, state: S, moved: Any, /) -> S:
+        """Return the state with its moving part replaced."""
+        ...
+
+
+@runtime_checkable
+class FusedEuler(Protocol[S]):
+    """A system that takes explicit Euler steps itself, with buffers reused, to the same result up to round-off."""
+
+    def euler(self, piece: Piece, state: S, t: float, dt: float, steps: int, /) -> S:
+        """Return y after ``steps`` steps y ← y + dt f(t, y); the given state is kept intact."""
         ...
 
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from nlsim.core.ending import Ending
 from nlsim.core.state import first_bad_leaf, norm
-from nlsim.core.system import Inputs, Jumping, Piece, Signal
+from nlsim.core.system import Holding, Inputs, Jumping, Piece, Signal
 from nlsim.integrate.control import Control
 
 S = TypeVar("S")
@@ -46,6 +46,11 @@ def is_same_instant(one: float, other: float) -> bool:
     return one == other or abs(one - other) <= 1e-12 * max(1.0, min(abs(one), abs(other)))
 
 
+def moving_part(system: Any, state: Any, piece: Piece) -> tuple[Any, Any]:
+    """Return what a stepper is to advance: all of a system and its state, or the part that moves between jumps."""
+    return system.moving(state, piece) if isinstance(system, Holding) else (system, state)
+
+
 class Loop(Generic[S]):
     """Advance a state from ``start`` to ``until``, landing exactly on record times and edges.
 
@@ -72,7 +77,7 @@ class Loop(Generic[S]):
         Initial time.
     steady_tolerance : float or None
         End as ``steady`` once ‖f‖ ≤ tolerance · max(1, ‖y‖), f being the vector field (its norm, not
-        that of the state), in 1/time. None: never.
+        that of the state) and y what moves, in 1/time. None: never.
     max_steps : int or None
         End as ``budget_spent`` after so many steps.
     check_every : int
@@ -98,7 +103,7 @@ class Loop(Generic[S]):
         max_steps: int | None = None,
         check_every: int = 100,
     ) -> None:
-        control.require(system)
+        control.require(moving_part(system, state, signal.piece(start))[0])
         self.system, self.control, self.signal = system, control, signal
         self.state, self.t, self.until = state, start, until
         self.record_times = list(record_times)
@@ -112,6 +117,7 @@ class Loop(Generic[S]):
 
     def __iter__(self) -> Iterator[Tick[S]]:
         piece, edge = self.signal.piece(self.t), self.signal.edge_after(self.t)
+        fresh: Piece | None = None
         due = self._due_after(0)
         shown = self.t if due else -math.inf
         if due:
@@ -119,7 +125,7 @@ class Loop(Generic[S]):
         while self.ending is None:
             later = self.signal.edge_after(self.t)
             if later != edge:  # asked anew, so that a run resumed here goes on as the run itself does
-                piece, edge = self.signal.piece(self.t), later
+                piece, edge, fresh = fresh or self.signal.piece(self.t), later, None
             record = self.record_times[due] if due < len(self.record_times) else math.inf
             landing = min(edge, record, self.until)
             target = self.control.horizon(self.t, landing, self.check_every)
@@ -138,7 +144,7 @@ class Loop(Generic[S]):
                 due, shown = self._due_after(due), self.t
             if is_record or self.t == target:
                 tick = self._tick(piece, is_record=is_record)
-                self._jump(piece, edge)
+                fresh = self._jump(piece, edge)
                 yield tick
 
     def _due_after(self, due: int) -> int:
@@ -155,10 +161,12 @@ class Loop(Generic[S]):
 
     def _reach(self, piece: Piece, target: float, *, must_look: bool) -> None:
         budget = sys.maxsize if self.max_steps is None else self.max_steps - self.steps
-        outcome = self.control.reach(self.system, piece, self.state, self.t, target, budget)
+        system, moving = moving_part(self.system, self.state, piece)
+        outcome = self.control.reach(system, piece, moving, self.t, target, budget)
+        whole: S = self.system.whole(self.state, outcome.state) if system is not self.system else outcome.state
         since = self.steps + outcome.steps - self._good[2]
         if must_look or outcome.ending is not None or since >= self.check_every:
-            bad = first_bad_leaf(outcome.state)
+            bad = first_bad_leaf(whole)
             if bad is not None:
                 self.state, self.t, self.steps = self._good
                 self._end(
@@ -166,33 +174,35 @@ class Loop(Generic[S]):
                     f"{bad} is not finite at t = {outcome.t:.9g}; all was at t = {self.t:.9g}",
                 )
                 return
-            self._good = (outcome.state, outcome.t, self.steps + outcome.steps)
-            self._look_for_rest(piece, outcome.t, outcome.state)
-        self.state, self.t = outcome.state, outcome.t
+            self._good = (whole, outcome.t, self.steps + outcome.steps)
+            self._look_for_rest(system, piece, outcome.t, outcome.state)
+        self.state, self.t = whole, outcome.t
         self.steps += outcome.steps
         if outcome.ending is not None:
             self._end(outcome.ending, outcome.detail)
 
-    def _look_for_rest(self, piece: Piece, t: float, state: S) -> None:
+    def _look_for_rest(self, system: Any, piece: Piece, t: float, state: Any) -> None:
         if self.steady_tolerance is None:
             return
-        speed = float(norm(self.system.vector_field(t, state, piece(t))))
+        speed = float(norm(system.vector_field(t, state, piece(t))))
         if speed <= self.steady_tolerance * max(1.0, float(norm(state))):
             self._end(Ending.STEADY, f"|f| = {speed:.3g} at t = {t:.9g}")
 
-    def _jump(self, piece: Piece, edge: float) -> None:
-        """Let a jumping system jump if the edge has been come to."""
+    def _jump(self, piece: Piece, edge: float) -> Piece | None:
+        """Let a jumping system jump if the edge has been come to, and return the piece that begins there."""
         # an edge is where the signal says that the next one is another: 0.3 and 3 · 0.1 are one instant
         if self._jumping is None or self.signal.edge_after(self.t) == edge:
-            return
-        jumped = self._jumping.jump(self.t, self.state, piece(self.t))
+            return None
+        begun = self.signal.piece(self.t)
+        jumped = self._jumping.jump(self.t, self.state, piece(self.t), begun(self.t))
         if self._good[1] == self.t:  # this instant is looked at, so the state after the jump is too
             bad = first_bad_leaf(jumped)
             if bad is not None:
                 self._end(Ending.DIVERGED, f"{bad} is not finite after the jump at t = {self.t:.9g}; all was before it")
-                return
+                return None
             self._good = (jumped, self.t, self.steps)
         self.state = jumped
+        return begun
 
     def _tick(self, piece: Piece, *, is_record: bool) -> Tick[S]:
         return Tick(self.t, self.state, piece(self.t), self.steps, is_record)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from nlsim.core.randomness import generator
-from nlsim.core.system import Inputs, Piece
+from nlsim.core.system import Held, Inputs, Piece
 
 
 def hold(inputs: Inputs) -> Piece:
     """Return a piece on which nothing moves."""
-    return lambda _: inputs
+    return Held(inputs)
 
 
 @dataclass(frozen=True)

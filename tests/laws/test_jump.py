@@ -34,8 +34,8 @@ class Counter:
     def vector_field(self, t, state, inputs):
         return torch.zeros_like(state)
 
-    def jump(self, t, state, inputs):
-        self.jumps.append((t, float(inputs.input)))
+    def jump(self, t, state, ended, begun):
+        self.jumps.append((t, float(ended.input)))
         return state + 1
 
 
@@ -46,7 +46,7 @@ class Sawtooth:
     def vector_field(self, t, state, inputs):
         return torch.ones_like(state)
 
-    def jump(self, t, state, inputs):
+    def jump(self, t, state, ended, begun):
         return torch.zeros_like(state)
 
 
@@ -125,8 +125,8 @@ class Kick:
     def vector_field(self, t, state, inputs):
         return -state
 
-    def jump(self, t, state, inputs):
-        return 2 * state + t + inputs.input.reshape(-1)
+    def jump(self, t, state, ended, begun):
+        return 2 * state + t + ended.input.reshape(-1)
 
 
 @each_control
@@ -157,8 +157,8 @@ def test_a_jumping_flow_is_the_closed_form(control):
 class Burst(Counter):
     """The third jump is to infinity."""
 
-    def jump(self, t, state, inputs):
-        return super().jump(t, state, inputs) / (0.0 if len(self.jumps) == 3 else 1.0)
+    def jump(self, t, state, ended, begun):
+        return super().jump(t, state, ended, begun) / (0.0 if len(self.jumps) == 3 else 1.0)
 
 
 @pytest.mark.parametrize(("record_times", "check_every", "good"), [([], 1, 0.3), ([0.3], 100, 0.3), ([0.1], 100, 0.1)])

@@ -60,7 +60,7 @@ def learn(system, stepper, weights, stream, tau):
     for index, inputs in enumerate(stream):
         state = stepper.advance(system, hold(inputs), state, index * tau, tau, 1)
         trajectory.append(state.weight)
-        state = system.jump((index + 1) * tau, state, inputs)
+        state = system.jump((index + 1) * tau, state, inputs, inputs)
     return trajectory
 
 

@@ -77,7 +77,14 @@ def scipy_worker(neurons: int, steps: int, guess: np.ndarray, tolerance: float, 
     begin = time.perf_counter()
     try:
         found = solve_bvp(
-            field, ends, np.asarray(grid), guess.T, fun_jac=jacobian, bc_jac=ends_jacobian, tol=tolerance, max_nodes=1000
+            field,
+            ends,
+            np.asarray(grid),
+            guess.T,
+            fun_jac=jacobian,
+            bc_jac=ends_jacobian,
+            tol=tolerance,
+            max_nodes=1000,
         )
     except MemoryError:
         answers.put(("Its factorisation ran out of memory.", 0, 0, math.nan, math.nan, time.perf_counter() - begin))

@@ -34,7 +34,7 @@ class SampleReset:
 
     learning: HamiltonianLearning
 
-    def jump(self, t: float, state: LearningState, inputs: Inputs) -> LearningState:
+    def jump(self, t: float, state: LearningState, ended: Inputs, begun: Inputs) -> LearningState:
         """Return the state with h and z set to 0; θ and ω go on."""
         return replace(state, activity=_zeros(state.activity), costate=_zeros(state.costate))
 

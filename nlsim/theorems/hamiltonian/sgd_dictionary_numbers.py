@@ -98,7 +98,7 @@ def learn(
     for step, inputs in enumerate(batches):
         state = stepper.advance(system, hold(inputs), state, step * tau, tau, 1)
         trajectory.append(state.weight)
-        state = system.jump((step + 1) * tau, state, inputs)
+        state = system.jump((step + 1) * tau, state, inputs, inputs)
     return trajectory
 
 
