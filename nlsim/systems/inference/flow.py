@@ -1,0 +1,250 @@
+"""How activities settle: the gradient flow of the free energy, at weights and inputs that stand still.
+
+With couplings a_l, b_l, c_l, d_l that follow from the precisions,
+
+    dĥ_l/dt = −a_l e_l + φ'(ĥ_l) ⊙ [b_l W_{l+1}ᵀ e_{l+1} + c_l ‖e_{l+1}‖² φ(ĥ_l)] − d_l ĥ_l,    1 ≤ l < L.
+
+The gradient flow of F has a_l = γ_l, b_l = γ_{l+1}, c_l = γ_{l+1}/(n_{l+1} + ε) when the precisions are
+differentiated, else 0. The *scaled* flow is the same divided by γ_l: it rests where the other rests, and its
+stiffness does not depend on the size of the step that the precisions stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlsim.core.system import Inputs, Piece
+from nlsim.systems.backprop import required_input, required_target
+from nlsim.systems.inference.energy import Layers, Predictions, feedforward, free_energy, normaliser, predict
+from nlsim.systems.inference.precision import ConstantPrecision, Precision
+from nlsim.systems.inference.target import settle_rule
+from nlsim.systems.loss import Loss
+from nlsim.systems.network import Constant, LayeredNetwork
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Couplings given by hand, one number for all layers: the decoupled gains of released code.
+
+    dĥ_l/dt = −top · e_l + bottom · φ' ⊙ Wᵀ e_{l+1} − decay · ĥ_l: a preconditioned flow of the energy with
+    precisions γ_l ∝ (bottom/top)^l. With top = 0 there is no rest state.
+
+    Parameters
+    ----------
+    top, bottom, decay : float
+        Weights of a layer's own error, of the feedback and of the decay, ≥ 0, in 1/time.
+    """
+
+    top: float
+    bottom: float
+    decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Settling:
+    """What one look at the activities gives.
+
+    Attributes
+    ----------
+    predictions : Predictions
+        Sources and predictions of all layers.
+    activity : tuple of Tensor
+        ĥ_1 … ĥ_L, the output included.
+    errors : tuple of Tensor
+        e_1 … e_L.
+    normalisers : tuple of Tensor
+        n_1 … n_L, shape ``(..., sample, 1)``.
+    precisions : tuple
+        γ_1 … γ_L.
+    """
+
+    predictions: Predictions
+    activity: Layers
+    errors: Layers
+    normalisers: Layers
+    precisions: tuple[Constant, ...]
+
+
+@dataclass(frozen=True)
+class ActivityFlow:
+    """The flow of the activities; its state is the tuple of those that are not given by the others.
+
+    The state is ĥ_1 … ĥ_{L−1}, and ĥ_L behind them when the output is ``free``.
+
+    Parameters
+    ----------
+    network, loss
+        Convention A: hidden activations are φ, the output is linear.
+    precision : Precision
+        Rule for γ_l.
+    output : str
+        One of :data:`~nlsim.systems.inference.target.OUTPUTS`.
+    weights : tuple of Tensor
+        W_l.
+    is_scaled : bool
+        Whether the flow is divided by γ_l.
+    decay : tuple of float
+        d_l of the hidden layers (empty: none).
+    gains : Gains or None
+        Couplings given by hand instead of those of the precisions.
+    feedforward : tuple of Tensor or None
+        Normalisers of the feedforward activities, when the precision looks at them.
+    first : Tensor or None
+        p_1, when the input is held: then it is computed once.
+    """
+
+    network: LayeredNetwork
+    loss: Loss
+    precision: Precision
+    output: str
+    weights: Layers
+    is_scaled: bool = False
+    decay: tuple[float, ...] = ()
+    gains: Gains | None = None
+    feedforward: Layers | None = None
+    first: Tensor | None = None
+
+    def settling(self, moving: Layers, inputs: Inputs) -> Settling:
+        """Return predictions, errors, normalisers and precisions. Cost: one matrix product a layer."""
+        hidden = moving[: self.network.depth - 1]
+        if self.first is None:
+            made = predict(self.network, self.weights, required_input(inputs), hidden)
+        else:
+            later = [sigma.value(h) for sigma, h in zip(self.network.activations, hidden, strict=False)]
+            parts = [self.network.pre_activation(w, a) for w, a in zip(self.weights[1:], later, strict=True)]
+            made = Predictions((required_input(inputs), *later), (self.first, *parts))
+        norms = tuple(normaliser(self.network, source) for source in made.source)
+        frozen = self.feedforward
+        if frozen is None and self.precision.needs_feedforward:
+            frozen = self.feedforward_normalisers(made.source[0])
+        gammas = self.precision.values(norms, frozen)
+        if self.output == "free":
+            top = moving[-1]
+        else:
+            settle = settle_rule(self.output, self.loss)
+            top = settle(made.prediction[-1], gammas[-1], required_target(inputs))
+        activity = (*hidden, top)
+        return Settling(made, activity, made.errors(activity), norms, gammas)
+
+    def feedforward_normalisers(self, given: Tensor) -> Layers:
+        """Return n_1 … n_L of the feedforward activities. Cost: one matrix product a layer but the last."""
+        made = feedforward(self.network, self.weights, given)[:-1]
+        above = (sigma.value(h) for sigma, h in zip(self.network.activations, made, strict=False))
+        return tuple(normaliser(self.network, source) for source in (given, *above))
+
+    def vector_field(self, t: float, moving: Layers, inputs: Inputs) -> Layers:
+        """Return dĥ/dt. Cost: two matrix products a layer, one for the first and none where it is held."""
+        seen = self.settling(moving, inputs)
+        rates = []
+        for layer in range(self.network.depth - 1):
+            own, feed, restore, decay = self._couplings(layer, seen)
+            error, above = seen.errors[layer], seen.errors[layer + 1]
+            sigma, source = self.network.activations[layer], seen.predictions.source[layer + 1]
+            pull = feed * self.network.pull_back(self.weights[layer + 1], above)
+            if restore is not None:
+                pull = pull + restore * above.square().sum(-1, keepdim=True) * source
+            h = moving[layer]
+            rate = sigma.slope(h, source) * pull - own * error
+            rates.append(rate - decay * h if decay is not None else rate)
+        if self.output == "free":
+            gamma, target = seen.precisions[-1], required_target(inputs)
+            force = -gamma * seen.errors[-1] - self.loss.gradient(moving[-1], target)
+            rates.append(force / gamma if self.is_scaled else force)
+        return tuple(rates)
+
+    def _couplings(self, layer: int, seen: Settling) -> tuple[Constant, Constant, Tensor | None, Constant | None]:
+        """Return a, b, c, d of a hidden layer; None where there is no such term."""
+        if self.gains is not None:
+            return self.gains.top, self.gains.bottom, None, self.gains.decay or None
+        own, feed = seen.precisions[layer], seen.precisions[layer + 1]
+        restore = self.precision.anti_decay(feed, seen.normalisers[layer + 1])
+        decay: Constant | None = self.decay[layer] if self.decay else None
+        if self.is_scaled:
+            restore = None if restore is None else restore / own
+            decay = None if decay is None else decay / own
+            own, feed = 1.0, feed / own
+        return own, feed, restore, decay
+
+    def energy(self, t: float, moving: Layers, inputs: Inputs) -> Tensor:
+        """Return the free energy of each sample, shape ``(..., sample)``.
+
+        The flow decreases it when the precisions do not move or are differentiated; with ``gains`` or rules that
+        hold moving precisions there is no such law. Cost: one matrix product a layer.
+        """
+        return self.energy_of(self.settling(moving, inputs), inputs)
+
+    def energy_of(self, seen: Settling, inputs: Inputs) -> Tensor:
+        """Return the free energy of each sample from what has been seen already."""
+        is_soft = self.output != "clamped"
+        return free_energy(
+            seen.errors,
+            seen.precisions,
+            loss=self.loss if is_soft else None,
+            output=seen.activity[-1],
+            target=inputs.target,
+            hidden=seen.activity[:-1],
+            decay=self.decay,
+        )
+
+    def euler(self, piece: Piece, moving: Layers, t: float, dt: float, steps: int) -> Layers:
+        """Return the activities after explicit Euler steps; buffers are reused where no ensemble axes are.
+
+        The same as stepping :meth:`vector_field`, up to round-off. Cost: its matrix products and, a hidden layer,
+        some eight passes over ``(sample, layer)``.
+        """
+        is_plain = (
+            isinstance(self.precision, ConstantPrecision)
+            and self.output == "clamped"
+            and self.first is not None
+            and self.gains is None
+            and not self.decay
+            and all(each.ndim == 2 for each in (*moving, *self.weights))
+        )
+        if is_plain:
+            gammas = [float(gamma) for gamma in self.precision.values(self.weights, None)]
+            return self._euler_with_buffers(required_target(piece(t)), moving, dt, steps, gammas)
+        for n in range(steps):
+            now = t + n * dt
+            rates = self.vector_field(now, moving, piece(now))
+            moving = tuple(h.add(rate, alpha=dt) for h, rate in zip(moving, rates, strict=True))
+        return moving
+
+    def _euler_with_buffers(
+        self, target: Tensor, moving: Layers, dt: float, steps: int, gammas: Sequence[float]
+    ) -> Layers:
+        """Take the steps of numbers for precisions and a clamped output."""
+        network, depth = self.network, self.network.depth
+        assert self.first is not None
+        own = [h.clone() for h in moving]
+        bias = int(network.has_bias)
+        matrices = [(w[:, :-1] if bias else w).contiguous() for w in self.weights[1:]]
+        biases = [w[:, -1].contiguous() if bias else None for w in self.weights[1:]]
+        errors = [torch.empty_like(h) for h in (*own, target)]
+        pulls = [torch.empty_like(h) for h in own]
+        for _ in range(steps):
+            torch.sub(own[0] if own else target, self.first, out=errors[0])
+            slopes = []
+            for layer in range(depth - 1):
+                sigma = network.activations[layer]
+                y = sigma.value(own[layer])
+                slopes.append(sigma.slope(own[layer], y))
+                above = own[layer + 1] if layer + 2 < depth else target
+                _predict_(errors[layer + 1], biases[layer], y, matrices[layer])
+                torch.sub(above, errors[layer + 1], out=errors[layer + 1])
+            for layer in range(depth - 1):
+                torch.mm(errors[layer + 1], matrices[layer], out=pulls[layer])
+                scale = 1.0 / gammas[layer] if self.is_scaled else 1.0
+                own[layer].add_(errors[layer], alpha=-dt * gammas[layer] * scale)
+                own[layer].addcmul_(slopes[layer], pulls[layer], value=dt * gammas[layer + 1] * scale)
+        return tuple(own)
+
+
+def _predict_(out: Tensor, bias: Tensor | None, source: Tensor, matrix: Tensor) -> None:
+    if bias is None:
+        torch.mm(source, matrix.T, out=out)
+    else:
+        torch.addmm(bias, source, matrix.T, out=out)
