@@ -31,6 +31,22 @@ class Activation:
     slope: Callable[[Tensor, Tensor], Tensor]
     bound: float | None
 
+    def write(self, a: Tensor, value: Tensor, slope: Tensor) -> None:
+        """Write σ(a) and σ'(a) into tensors of the shape of a; tanh and the identity allocate nothing."""
+        if self.name == "tanh":
+            torch.tanh(a, out=value)
+            torch.mul(value, value, out=slope)
+            torch.sub(1.0, slope, out=slope)
+        elif self.name == "relu":
+            torch.clamp(a, min=0.0, out=value)
+            torch.gt(a, 0.0, out=slope)
+        elif self.name == "identity":
+            value.copy_(a)
+            slope.fill_(1.0)
+        else:
+            value.copy_(self.value(a))
+            slope.copy_(self.slope(a, value))
+
 
 def _softplus(a: Tensor) -> Tensor:
     # log(1 + e^a) without torch's switch to the identity above a threshold, so that the slope below is

@@ -55,15 +55,15 @@ def predict(network: LayeredNetwork, weights: Layers, given: Tensor, hidden: Lay
     return Predictions(sources, made)
 
 
-def feedforward(network: LayeredNetwork, weights: Layers, given: Tensor) -> Layers:
+def feedforward(network: LayeredNetwork, weights: Layers, given: Tensor, *, first: Tensor | None = None) -> Layers:
     """Return the pre-activations h_1 … h_L of the network at its input, where every error is 0.
 
-    Cost: one matrix product a layer.
+    Cost: one matrix product a layer, none for the first when h_1 is given.
     """
-    activities, source = [], given
-    for weight, activation in zip(weights, network.activations, strict=True):
-        activities.append(network.pre_activation(weight, source))
+    activities, source = [network.pre_activation(weights[0], given) if first is None else first], given
+    for weight, activation in zip(weights[1:], network.activations, strict=False):
         source = activation.value(activities[-1])
+        activities.append(network.pre_activation(weight, source))
     return tuple(activities)
 
 

@@ -11,18 +11,17 @@ stiffness does not depend on the size of the step that the precisions stand for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from nlsim.core.system import Inputs, Piece
 from nlsim.systems.backprop import required_input, required_target
 from nlsim.systems.inference.energy import Layers, Predictions, feedforward, free_energy, normaliser, predict
-from nlsim.systems.inference.precision import ConstantPrecision, Precision
+from nlsim.systems.inference.fused import FusedSteps
+from nlsim.systems.inference.precision import ConstantPrecision, Precision, StepPrecision
 from nlsim.systems.inference.target import settle_rule
-from nlsim.systems.loss import Loss
+from nlsim.systems.loss import SQUARED_ERROR, Loss
 from nlsim.systems.network import Constant, LayeredNetwork
 
 
@@ -191,60 +190,37 @@ class ActivityFlow:
         )
 
     def euler(self, piece: Piece, moving: Layers, t: float, dt: float, steps: int) -> Layers:
-        """Return the activities after explicit Euler steps; buffers are reused where no ensemble axes are.
+        """Return the activities after explicit Euler steps, by :mod:`nlsim.systems.inference.fused` where that fits.
 
-        The same as stepping :meth:`vector_field`, up to round-off. Cost: its matrix products and, a hidden layer,
-        some eight passes over ``(sample, layer)``.
+        It fits held inputs without ensemble axes, decay and gains given by hand, with a clamped output at precisions
+        that are numbers, and with the squared error's settled output in the scaled flow of an exact or
+        self-consistent step. Cost: the matrix products, and six passes over all hidden activities.
         """
-        is_plain = (
-            isinstance(self.precision, ConstantPrecision)
-            and self.output == "clamped"
-            and self.first is not None
-            and self.gains is None
-            and not self.decay
-            and all(each.ndim == 2 for each in (*moving, *self.weights))
-        )
-        if is_plain:
+        fused = self._fused(moving, piece(t)) if steps else None
+        if fused is not None and self.output == "clamped" and isinstance(self.precision, ConstantPrecision):
             gammas = [float(gamma) for gamma in self.precision.values(self.weights, None)]
-            return self._euler_with_buffers(required_target(piece(t)), moving, dt, steps, gammas)
+            return fused.constant(dt, steps, gammas, is_scaled=self.is_scaled)
+        rule = self.precision
+        if (
+            fused is not None
+            and self.is_scaled
+            and self.output == "settled"
+            and self.loss is SQUARED_ERROR
+            and isinstance(rule, StepPrecision)
+            and isinstance(rule.rate, float)
+            and rule.kind in ("exact", "self_consistent")
+        ):
+            size = normaliser(self.network, required_input(piece(t)))
+            return fused.normalised(dt, steps, rule.rate, rule.epsilon, size, is_exact=rule.kind == "exact")
         for n in range(steps):
             now = t + n * dt
             rates = self.vector_field(now, moving, piece(now))
             moving = tuple(h.add(rate, alpha=dt) for h, rate in zip(moving, rates, strict=True))
         return moving
 
-    def _euler_with_buffers(
-        self, target: Tensor, moving: Layers, dt: float, steps: int, gammas: Sequence[float]
-    ) -> Layers:
-        """Take the steps of numbers for precisions and a clamped output."""
-        network, depth = self.network, self.network.depth
-        assert self.first is not None
-        own = [h.clone() for h in moving]
-        bias = int(network.has_bias)
-        matrices = [(w[:, :-1] if bias else w).contiguous() for w in self.weights[1:]]
-        biases = [w[:, -1].contiguous() if bias else None for w in self.weights[1:]]
-        errors = [torch.empty_like(h) for h in (*own, target)]
-        pulls = [torch.empty_like(h) for h in own]
-        for _ in range(steps):
-            torch.sub(own[0] if own else target, self.first, out=errors[0])
-            slopes = []
-            for layer in range(depth - 1):
-                sigma = network.activations[layer]
-                y = sigma.value(own[layer])
-                slopes.append(sigma.slope(own[layer], y))
-                above = own[layer + 1] if layer + 2 < depth else target
-                _predict_(errors[layer + 1], biases[layer], y, matrices[layer])
-                torch.sub(above, errors[layer + 1], out=errors[layer + 1])
-            for layer in range(depth - 1):
-                torch.mm(errors[layer + 1], matrices[layer], out=pulls[layer])
-                scale = 1.0 / gammas[layer] if self.is_scaled else 1.0
-                own[layer].add_(errors[layer], alpha=-dt * gammas[layer] * scale)
-                own[layer].addcmul_(slopes[layer], pulls[layer], value=dt * gammas[layer + 1] * scale)
-        return tuple(own)
-
-
-def _predict_(out: Tensor, bias: Tensor | None, source: Tensor, matrix: Tensor) -> None:
-    if bias is None:
-        torch.mm(source, matrix.T, out=out)
-    else:
-        torch.addmm(bias, source, matrix.T, out=out)
+    def _fused(self, moving: Layers, inputs: Inputs) -> FusedSteps | None:
+        """Return buffers for fused steps, or None where only the vector field will do."""
+        has_axes = any(each.ndim != 2 for each in (*moving, *self.weights))
+        if self.first is None or self.gains is not None or self.decay or has_axes or self.network.depth == 1:
+            return None
+        return FusedSteps(self.network, self.weights, moving, self.first, required_target(inputs))

@@ -8,7 +8,7 @@ with all errors 0.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -83,6 +83,7 @@ class InferenceLearning:
     is_scaled: bool = False
     decay: tuple[float, ...] = ()
     gains: Gains | None = None
+    _first: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUTS:
@@ -102,7 +103,8 @@ class InferenceLearning:
 
     def begin(self, weights: Layers, inputs: Inputs) -> Layers:
         """Return the activities at the start of an interval: those of the forward pass, where all errors are 0."""
-        activity = feedforward(self.network, weights, required_input(inputs))
+        given = required_input(inputs)
+        activity = feedforward(self.network, weights, given, first=self._first_prediction(weights[0], given))
         return activity if self.output == "free" else activity[:-1]
 
     def flow(self, weights: Layers, given: Tensor | None = None) -> ActivityFlow:
@@ -113,7 +115,15 @@ class InferenceLearning:
         if given is None:
             return bare
         norms = bare.feedforward_normalisers(given) if self.precision.needs_feedforward else None
-        return replace(bare, first=self.network.pre_activation(weights[0], given), feedforward=norms)
+        return replace(bare, first=self._first_prediction(weights[0], given), feedforward=norms)
+
+    def _first_prediction(self, weight: Tensor, given: Tensor) -> Tensor:
+        """Return p_1, computed once for each mini-batch: a cache of these very tensors, never a memory."""
+        kept = self._first.get("last")
+        if kept is None or kept[0] is not weight or kept[1] is not given:
+            kept = (weight, given, self.network.pre_activation(weight, given))
+            self._first["last"] = kept
+        return kept[2]
 
     def moving(self, state: InferenceState, piece: Piece) -> tuple[ActivityFlow, Layers]:
         """Return the flow of the activities and the activities."""
@@ -138,7 +148,7 @@ class InferenceLearning:
 
     def jump(self, t: float, state: InferenceState, ended: Inputs, begun: Inputs) -> InferenceState:
         """Return the state with updated weights, and the next sample's feedforward activities."""
-        seen = self.settling(state, ended)
+        seen = self.flow(state.weight, required_input(ended)).settling(state.activity, ended)
         weights, moments = self.update.apply(self.network, state.weight, state.moment, seen)
         return InferenceState(self.begin(weights, begun), weights, moments)
 

@@ -78,8 +78,12 @@ class LeastMeanSquares:
 
     def apply(self, network: LayeredNetwork, weights: Layers, moments: Layers, seen: Settling) -> tuple[Layers, Layers]:
         """Return the new weights."""
-        gradients = energy_gradient(network, seen)
-        return tuple(w - self.rate * g for w, g in zip(weights, gradients, strict=True)), moments
+        own = tuple(w.clone() for w in weights)
+        for w, gamma, error, source in zip(own, seen.precisions, seen.errors, seen.predictions.source, strict=True):
+            weighted = error if isinstance(gamma, float) else error * gamma
+            factor = gamma if isinstance(gamma, float) else 1.0
+            network.accumulate_gradient_(w, weighted, source, keep=1.0, add=self.rate * factor / error.shape[-2])
+        return own, moments
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,11 @@ class NormalisedLeastMeanSquares:
 
     def apply(self, network: LayeredNetwork, weights: Layers, moments: Layers, seen: Settling) -> tuple[Layers, Layers]:
         """Return the new weights."""
-        gradients = normalised_gradient(network, seen, self.epsilon)
-        return tuple(w - self.rate * g for w, g in zip(weights, gradients, strict=True)), moments
+        own = tuple(w.clone() for w in weights)
+        for w, error, source in zip(own, seen.errors, seen.predictions.source, strict=True):
+            size = normaliser(network, source).mean(-2, keepdim=True) + self.epsilon
+            network.accumulate_gradient_(w, error / size, source, keep=1.0, add=self.rate / error.shape[-2])
+        return own, moments
 
 
 @dataclass(frozen=True)

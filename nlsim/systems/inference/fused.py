@@ -1,0 +1,153 @@
+"""Explicit Euler steps of settling activities with buffers reused: what a run spends its time in.
+
+All hidden layers lie in one buffer, so an elementwise pass is one call however deep the network is, and a step
+allocates nothing. The results are those of the vector field up to round-off, which a law test demands.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlsim.systems.network import LayeredNetwork
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Hidden layers side by side: whole buffers, and a view ``(sample, layer)`` of each for every layer.
+
+    Attributes
+    ----------
+    whole : dict of Tensor
+        One flat tensor for each quantity: activity, source, slope, prediction, error, pull.
+    part : dict of list of Tensor
+        Its views, one a hidden layer.
+    """
+
+    whole: dict[str, Tensor]
+    part: dict[str, list[Tensor]]
+
+
+NAMES = ("activity", "source", "slope", "prediction", "error", "pull")
+
+
+def make_buffers(moving: Sequence[Tensor]) -> Buffers:
+    """Return buffers for hidden activities, which are copied in."""
+    sizes, shapes = [h.numel() for h in moving], [h.shape for h in moving]
+    whole = {name: moving[0].new_empty(sum(sizes)) for name in NAMES}
+    part = {
+        name: [flat.view(shape) for flat, shape in zip(torch.split(buffer, sizes), shapes, strict=True)]
+        for name, buffer in whole.items()
+    }
+    for own, given in zip(part["activity"], moving, strict=True):
+        own.copy_(given)
+    return Buffers(whole, part)
+
+
+class FusedSteps:
+    """Explicit Euler steps of the activities of one held mini-batch, for an output that is no part of the state.
+
+    Parameters
+    ----------
+    network : LayeredNetwork
+        At least one hidden layer.
+    weights : sequence of Tensor
+        W_l without ensemble axes.
+    moving : sequence of Tensor
+        ĥ_1 … ĥ_{L−1}, kept intact.
+    first : Tensor
+        p_1.
+    target : Tensor
+        y.
+    """
+
+    def __init__(
+        self,
+        network: LayeredNetwork,
+        weights: Sequence[Tensor],
+        moving: Sequence[Tensor],
+        first: Tensor,
+        target: Tensor,
+    ) -> None:
+        bias = int(network.has_bias)
+        self.buffers = make_buffers(moving)
+        self.matrices = [w[:, :-1] if bias else w for w in weights[1:]]
+        self.biases = [w[:, -1] if bias else None for w in weights[1:]]
+        self.bias, self.target = bias, target
+        self.top = torch.empty_like(target)
+        self.errors = [*self.buffers.part["error"], self.top]
+        self.predictions = [*self.buffers.part["prediction"], torch.empty_like(target)]
+        self.predictions[0].copy_(first)
+        hidden = network.activations[:-1]
+        layers = zip(*(self.buffers.part[name] for name in NAMES[:3]), strict=True)
+        whole = [tuple(self.buffers.whole[name] for name in NAMES[:3])]
+        # one pass over all layers when they have one activation function
+        self.passes = list(zip(hidden, whole if len(set(hidden)) == 1 else layers, strict=False))
+
+    def look_(self) -> None:
+        """Compute sources, slopes, predictions and the errors of the hidden layers."""
+        whole, sources = self.buffers.whole, self.buffers.part["source"]
+        for sigma, (activity, source, slope) in self.passes:
+            sigma.write(activity, source, slope)
+        for layer, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
+            out = self.predictions[layer + 1]
+            if bias is None:
+                torch.mm(sources[layer], matrix.T, out=out)
+            else:
+                torch.addmm(bias, sources[layer], matrix.T, out=out)
+        torch.sub(whole["activity"], whole["prediction"], out=whole["error"])
+
+    def constant(self, dt: float, steps: int, gammas: Sequence[float], *, is_scaled: bool) -> tuple[Tensor, ...]:
+        """Return the activities after steps at precisions that are numbers, the output clamped."""
+        whole, pulls = self.buffers.whole, self.buffers.part["pull"]
+        own = [1.0 if is_scaled else gamma for gamma in gammas[:-1]]
+        feed = [above / gamma if is_scaled else above for gamma, above in itertools.pairwise(gammas)]
+        for _ in range(steps):
+            self.look_()
+            torch.sub(self.target, self.predictions[-1], out=self.top)
+            for layer, matrix in enumerate(self.matrices):
+                torch.addmm(pulls[layer], self.errors[layer + 1], matrix, beta=0.0, alpha=feed[layer], out=pulls[layer])
+            if len(set(own)) == 1:
+                whole["activity"].add_(whole["error"], alpha=-dt * own[0])
+            else:
+                for rate, h, e in zip(own, self.buffers.part["activity"], self.errors, strict=False):
+                    h.add_(e, alpha=-dt * rate)
+            whole["activity"].addcmul_(whole["slope"], whole["pull"], value=dt)
+        return tuple(self.buffers.part["activity"])
+
+    def normalised(
+        self, dt: float, steps: int, rate: float, epsilon: float, first: Tensor, *, is_exact: bool
+    ) -> tuple[Tensor, ...]:
+        """Return the activities after scaled steps at γ_l = 1/(α (n_l + ε)), the squared error's output settled.
+
+        ``first`` is n_1 of the input. The scaled flow has a_l = 1 and b_l = (n_l + ε)/(n_{l+1} + ε).
+        """
+        whole, pulls, sources = self.buffers.whole, self.buffers.part["pull"], self.buffers.part["source"]
+        offset = self.bias + epsilon
+        sizes = [first + epsilon, *(torch.empty_like(first) for _ in self.matrices)]
+        feed, strength = torch.empty_like(first), torch.empty_like(first)
+        # norms, not sums of squares: no temporary of the size of a layer
+        for _ in range(steps):
+            self.look_()
+            for source, size in zip(sources, sizes[1:], strict=True):
+                torch.linalg.vector_norm(source, dim=-1, keepdim=True, out=size)
+                size.square_().add_(offset)
+            torch.sub(self.target, self.predictions[-1], out=self.top)
+            torch.mul(sizes[-1], rate, out=feed)
+            self.top.mul_(feed.div_(feed + 1.0))
+            for layer, matrix in enumerate(self.matrices):
+                above = self.errors[layer + 1]
+                torch.mm(above, matrix, out=pulls[layer])
+                if is_exact:
+                    torch.linalg.vector_norm(above, dim=-1, keepdim=True, out=strength)
+                    strength.square_().div_(sizes[layer + 1])
+                    pulls[layer].addcmul_(sources[layer], strength)
+                torch.div(sizes[layer], sizes[layer + 1], out=feed)
+                pulls[layer].mul_(feed)
+            whole["activity"].add_(whole["error"], alpha=-dt)
+            whole["activity"].addcmul_(whole["slope"], whole["pull"], value=dt)
+        return tuple(self.buffers.part["activity"])
