@@ -100,10 +100,8 @@ def main() -> None:
                 pairs = [(timed(floor, repeats), timed(step, repeats)) for _ in range(ROUNDS)]
                 ratio = statistics.median(b / a for a, b in pairs)
                 low, high = (1e3 * statistics.median(each) for each in zip(*pairs, strict=True))
-                print(
-                    f"{'-'.join(map(str, widths)):<26}{batch:>6}{threads:>8}  {name:<15}{low:>12.3f}{high:>12.3f}{ratio:>8.2f}",
-                    flush=True,
-                )
+                what = f"{'-'.join(map(str, widths)):<26}{batch:>6}{threads:>8}  {name:<15}"
+                print(f"{what}{low:>12.3f}{high:>12.3f}{ratio:>8.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ class Buffers:
     Attributes
     ----------
     whole : dict of Tensor
-        One flat tensor for each quantity: activity, source, slope, prediction, error, pull.
+        One flat tensor for each quantity: activity, source, slope, error, pull, and the part of the prediction that
+        stays: p_1, and the biases above.
     part : dict of list of Tensor
         Its views, one a hidden layer.
     """
@@ -32,7 +33,7 @@ class Buffers:
     part: dict[str, list[Tensor]]
 
 
-NAMES = ("activity", "source", "slope", "prediction", "error", "pull")
+NAMES = ("activity", "source", "slope", "offset", "error", "pull")
 
 
 def make_buffers(moving: Sequence[Tensor]) -> Buffers:
@@ -76,12 +77,13 @@ class FusedSteps:
         bias = int(network.has_bias)
         self.buffers = make_buffers(moving)
         self.matrices = [w[:, :-1] if bias else w for w in weights[1:]]
-        self.biases = [w[:, -1] if bias else None for w in weights[1:]]
-        self.bias, self.target = bias, target
+        self.bias = bias
+        offsets = [(w[:, -1] if bias else w.new_zeros(len(w))) for w in weights[1:]]
+        for part, value in zip(self.buffers.part["offset"], [first, *offsets], strict=False):
+            part.copy_(value)
+        self.goal = target - offsets[-1]
         self.top = torch.empty_like(target)
         self.errors = [*self.buffers.part["error"], self.top]
-        self.predictions = [*self.buffers.part["prediction"], torch.empty_like(target)]
-        self.predictions[0].copy_(first)
         hidden = network.activations[:-1]
         layers = zip(*(self.buffers.part[name] for name in NAMES[:3]), strict=True)
         whole = [tuple(self.buffers.whole[name] for name in NAMES[:3])]
@@ -89,17 +91,14 @@ class FusedSteps:
         self.passes = list(zip(hidden, whole if len(set(hidden)) == 1 else layers, strict=False))
 
     def look_(self) -> None:
-        """Compute sources, slopes, predictions and the errors of the hidden layers."""
+        """Compute sources, slopes, the errors of the hidden layers, and y − p_L."""
         whole, sources = self.buffers.whole, self.buffers.part["source"]
         for sigma, (activity, source, slope) in self.passes:
             sigma.write(activity, source, slope)
-        for layer, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
-            out = self.predictions[layer + 1]
-            if bias is None:
-                torch.mm(sources[layer], matrix.T, out=out)
-            else:
-                torch.addmm(bias, sources[layer], matrix.T, out=out)
-        torch.sub(whole["activity"], whole["prediction"], out=whole["error"])
+        torch.sub(whole["activity"], whole["offset"], out=whole["error"])
+        self.top.copy_(self.goal)
+        for matrix, source, error in zip(self.matrices, sources, self.errors[1:], strict=True):
+            error.addmm_(source, matrix.T, alpha=-1.0)
 
     def constant(self, dt: float, steps: int, gammas: Sequence[float], *, is_scaled: bool) -> tuple[Tensor, ...]:
         """Return the activities after steps at precisions that are numbers, the output clamped."""
@@ -108,9 +107,8 @@ class FusedSteps:
         feed = [above / gamma if is_scaled else above for gamma, above in itertools.pairwise(gammas)]
         for _ in range(steps):
             self.look_()
-            torch.sub(self.target, self.predictions[-1], out=self.top)
             for layer, matrix in enumerate(self.matrices):
-                torch.addmm(pulls[layer], self.errors[layer + 1], matrix, beta=0.0, alpha=feed[layer], out=pulls[layer])
+                pulls[layer].addmm_(self.errors[layer + 1], matrix, beta=0.0, alpha=feed[layer])
             if len(set(own)) == 1:
                 whole["activity"].add_(whole["error"], alpha=-dt * own[0])
             else:
@@ -136,7 +134,6 @@ class FusedSteps:
             for source, size in zip(sources, sizes[1:], strict=True):
                 torch.linalg.vector_norm(source, dim=-1, keepdim=True, out=size)
                 size.square_().add_(offset)
-            torch.sub(self.target, self.predictions[-1], out=self.top)
             torch.mul(sizes[-1], rate, out=feed)
             self.top.mul_(feed.div_(feed + 1.0))
             for layer, matrix in enumerate(self.matrices):
