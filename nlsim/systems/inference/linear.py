@@ -176,7 +176,7 @@ def inference_hessian(network: LayeredNetwork, weights: Layers, precisions: Sequ
     require_linear(network)
     plain, hidden = matrices(network, weights), network.sizes[:-1]
     ends = torch.tensor((0, *hidden)).cumsum(0).tolist()
-    lead = torch.broadcast_tensors(*(w[..., 0, 0] for w in plain))[0].shape
+    lead = sum(w[..., 0, 0] for w in plain).shape  # type: ignore[union-attr]
     full = plain[0].new_zeros((*lead, ends[-1], ends[-1]))
     for layer, width in enumerate(hidden):
         here, above = slice(ends[layer], ends[layer + 1]), plain[layer + 1]

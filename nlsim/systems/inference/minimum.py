@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import torch
 from torch import Tensor
-from torch.func import grad, hessian
+from torch.func import grad, jacrev
 
 SUFFICIENT_DECREASE = 1e-4
 """Armijo's constant: a step must gain this share of what the slope promises."""
@@ -97,7 +97,8 @@ def minimise(
     ----------
     Nocedal and Wright, *Numerical Optimization*, sections 3.4 and 3.5.
     """
-    slope_of, curvature_of = grad(function), hessian(function)
+    slope_of = grad(function)
+    curvature_of = jacrev(slope_of)  # reverse mode twice: no forward-mode rules needed of an activation
     point, gradient, least = start, slope_of(start), float("nan")
 
     def stop(iterations: int, ending: MinimumEnding) -> Minimum:
