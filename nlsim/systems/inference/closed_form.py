@@ -11,6 +11,8 @@ Every function accepts leading ensemble axes and runs a fixed number of operatio
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,8 +22,11 @@ from nlsim.systems.network import Constant
 HALVINGS = 60
 """Rounds of bisection, each with a Newton step: 2⁻⁶⁰ of the bracket is below the unit round-off of float64."""
 
-ROUNDS = 60
-"""Newton steps towards the cross-entropy target; from any start fewer than 20 were seen to be needed."""
+OMEGA_STEPS = 8
+"""Newton steps of Wright's omega function; the error squares each time from at most log d."""
+
+POLISH_STEPS = 5
+"""Newton steps that remove the rounding of the cross-entropy target."""
 
 
 def linear_step(weight: Tensor, source: Tensor, target: Tensor, rate: float) -> Tensor:
@@ -125,7 +130,7 @@ def cross_entropy_target(prediction: Tensor, pull: Constant, target: Tensor) -> 
     pull : float or Tensor
         αn > 0, a number or of shape ``(..., 1)``.
     target : Tensor
-        z ≥ 0, shape ``(..., class)``; a distribution or one-hot when s = 1.
+        z ≥ 0 with s > 0, shape ``(..., class)``; a distribution or one-hot when s = 1.
 
     Returns
     -------
@@ -134,27 +139,51 @@ def cross_entropy_target(prediction: Tensor, pull: Constant, target: Tensor) -> 
 
     Notes
     -----
-    ĥ minimises the strongly convex ‖ĥ − p‖²/(2αn) + ℓ(z, ĥ), so it is unique. Newton's method in the classes, each
-    member taking the best of the lengths 1, ½ … 2⁻⁹; Newton's direction always lowers the norm of the residual.
-    Cost: 60 systems of the size of the classes.
+    ĥ minimises the strongly convex ‖ĥ − p‖²/(2αn) + ℓ(z, ĥ), so it is unique. With b = p + αn z, c = αn s and
+    u = log softmax ĥ, all classes satisfy u_i + c e^{u_i} = b_i − log Σ e^{ĥ}, so the largest u, which lies between
+    −log K and 0, determines the others (by Wright's omega function) and is found by bisection; Newton's method in the
+    classes removes the rounding. Newton's method alone gets stuck where the softmax is saturated.
+    Cost: about a thousand operations on the classes and 5 systems of their size.
     """
     sum_of_target = target.sum(-1, keepdim=True)
-    one = torch.eye(target.shape[-1], dtype=prediction.dtype, device=prediction.device)
     pull = torch.as_tensor(pull, dtype=prediction.dtype, device=prediction.device)
-    lengths = 0.5 ** torch.arange(10, dtype=prediction.dtype, device=prediction.device)
-    lengths = lengths.reshape(-1, *(1 for _ in prediction.shape))
+    crowd, drive = pull * sum_of_target, prediction + pull * target
+    behind = drive.amax(-1, keepdim=True) - drive
+    high = torch.zeros_like(behind[..., :1])
+    low = high - math.log(target.shape[-1])
+    for _ in range(HALVINGS):
+        largest = 0.5 * (low + high)
+        logarithm = _log_share(largest + crowd * largest.exp() - behind, crowd)
+        is_above = torch.logsumexp(logarithm, -1, keepdim=True) > 0
+        low, high = torch.where(is_above, low, largest), torch.where(is_above, largest, high)
+    return _polish(drive - crowd * logarithm.exp(), prediction, pull, target)
 
-    def residual(h: Tensor) -> Tensor:
-        return h - prediction - pull * (target - sum_of_target * torch.softmax(h, -1))
 
-    h = prediction + 0 * pull
-    for _ in range(ROUNDS):
-        q = torch.softmax(h, -1)
+def _log_share(sums: Tensor, crowd: Tensor) -> Tensor:
+    """Return u with u + c e^u = d: log ω(d + log c) − log c, ω being Wright's omega function."""
+    shifted = sums + crowd.log()
+    # from the right of the root of the convex e^v + v Newton's method falls towards it
+    v = torch.where(shifted < 1, shifted, shifted.clamp_min(1.0).log())
+    for _ in range(OMEGA_STEPS):
+        raised = v.exp()
+        v = v - (raised + v - shifted) / (raised + 1)
+    return v - crowd.log()
+
+
+def _polish(h: Tensor, prediction: Tensor, pull: Tensor, target: Tensor) -> Tensor:
+    """Take some Newton steps on the cross-entropy target; a member keeps what it has unless its residual falls."""
+    sum_of_target = target.sum(-1, keepdim=True)
+    one = torch.eye(target.shape[-1], dtype=h.dtype, device=h.device)
+
+    def residual(at: Tensor) -> Tensor:
+        return at - prediction - pull * (target - sum_of_target * torch.softmax(at, -1))
+
+    for _ in range(POLISH_STEPS):
+        q, before = torch.softmax(h, -1), residual(h)
         jacobian = one + (pull * sum_of_target).unsqueeze(-1) * (
             torch.diag_embed(q) - q.unsqueeze(-1) * q.unsqueeze(-2)
         )
-        step = torch.linalg.solve(jacobian, residual(h).unsqueeze(-1)).squeeze(-1)
-        trials = torch.cat((h.unsqueeze(0), h - lengths * step))
-        best = residual(trials).square().sum(-1).argmin(0, keepdim=True).unsqueeze(-1)
-        h = trials.gather(0, best.expand(1, *h.shape)).squeeze(0)
+        trial = h - torch.linalg.solve(jacobian, before.unsqueeze(-1)).squeeze(-1)
+        is_better = residual(trial).norm(dim=-1, keepdim=True) < before.norm(dim=-1, keepdim=True)
+        h = torch.where(is_better, trial, h)
     return h
