@@ -148,9 +148,7 @@ def symbolic_net(widths: tuple[int, ...], *, has_bias: bool, activation: Any) ->
     def matrix(letter: str, rows: int, columns: int) -> Any:
         return sp.Matrix(rows, columns, lambda i, j: sp.Symbol(f"{letter}_{i}_{j}", real=True))
 
-    weight = tuple(
-        matrix(f"w{k}", b, a + int(has_bias)) for k, (a, b) in enumerate(itertools.pairwise(widths))
-    )
+    weight = tuple(matrix(f"w{k}", b, a + int(has_bias)) for k, (a, b) in enumerate(itertools.pairwise(widths)))
     h = tuple(matrix(f"h{k}", n, 1) for k, n in enumerate(widths[1:]))
     y = sp.Matrix([sp.Symbol(f"z{k}_0", real=True) for k in range(widths[-1])])
     return SymbolicNet(matrix("x", widths[0], 1), y, weight, h, has_bias, activation)
