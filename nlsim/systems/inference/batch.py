@@ -30,9 +30,23 @@ NEWTON_UNKNOWNS = 400
 """Up to so many dual variables the search is finished by Newton's method."""
 
 
-def gram(network: LayeredNetwork, source: Tensor) -> Tensor:
-    """Return A Aᵀ, the inner products of the sources ã of all samples; shape ``(..., sample, sample)``."""
-    return source @ source.mT + float(network.has_bias)
+def _factor(network: LayeredNetwork, source: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Q and R with Aᵀ = Q R, so that A Aᵀ = RᵀR: its Cholesky factor without squaring the condition of A."""
+    sources = torch.cat((source, torch.ones_like(source[..., :1])), -1) if network.has_bias else source
+    if sources.shape[-2] > sources.shape[-1]:
+        raise _too_many(sources.shape[-2], sources.shape[-1])
+    orthogonal, triangle = torch.linalg.qr(sources.mT)
+    return orthogonal, triangle
+
+
+def _too_many(samples: int, most: int) -> NlsimError:
+    return NlsimError(
+        "The Gram matrix of a layer's inputs is singular: the samples outnumber its independent inputs.",
+        where="given",
+        given=f"{samples} samples",
+        allowed=f"at most {most} samples",
+        advice=f"Use the dual variables (solve_by_duals), which take any batch, or batches of at most {most}.",
+    )
 
 
 def largest_batch(network: LayeredNetwork, given: Tensor) -> int:
@@ -50,18 +64,21 @@ def gram_energy(problem: ProximalProblem, weights: Layers, given: Tensor, target
     made = predict(problem.network, weights, given, activity[:-1])
     total = problem.loss.value(activity[-1], target).mean(-1)
     for alpha, source, e in zip(problem.rates, made.source, made.errors(activity), strict=True):
-        inner = torch.linalg.solve(gram(problem.network, source), e)
-        total = total + (e * inner).sum((-2, -1)) / (2 * alpha)
+        _, triangle = _factor(problem.network, source)
+        inner = torch.linalg.solve_triangular(triangle.mT, e, upper=False)
+        total = total + inner.square().sum((-2, -1)) / (2 * alpha)
     return total
 
 
 def gram_update(network: LayeredNetwork, weights: Layers, given: Tensor, activity: Layers) -> Layers:
     """Return W_l + E_lᵀ (A_{l−1}⁺)ᵀ: the closest weights whose forward pass gives ĥ for all samples."""
     made = predict(network, weights, given, activity[:-1])
-    return tuple(
-        w + network.weight_gradient(torch.linalg.solve(gram(network, source), e), source)
-        for w, source, e in zip(weights, made.source, made.errors(activity), strict=True)
-    )
+    new = []
+    for w, source, e in zip(weights, made.source, made.errors(activity), strict=True):
+        orthogonal, triangle = _factor(network, source)
+        inner = torch.linalg.solve_triangular(triangle.mT, e, upper=False)
+        new.append(w + (orthogonal @ inner).mT)
+    return tuple(new)
 
 
 def solve_by_gram(
@@ -97,13 +114,7 @@ def solve_by_gram(
     _require_no_penalty(problem)
     most = largest_batch(problem.network, given)
     if given.shape[-2] > most:
-        raise NlsimError(
-            "The Gram matrix of a layer's inputs is singular: the samples outnumber its independent inputs.",
-            where="given",
-            given=f"{given.shape[-2]} samples",
-            allowed=f"at most {most} samples",
-            advice=f"Use the dual variables (solve_by_duals), which take any batch, or batches of at most {most}.",
-        )
+        raise _too_many(given.shape[-2], most)
     begin, scale = feedforward(problem.network, weights, given), min(problem.rates) / (1 + min(problem.rates))
 
     def energy(row: Tensor) -> Tensor:

@@ -240,7 +240,7 @@ TANGENT_KERNEL = Theorem(
     title="Feedforward precisions make inference a Levenberg–Marquardt step of the output",
     statement=(
         "In a linear network with γ_l = 1/(α n_l) at the feedforward activities, K = αΘ, Θ = Σ_l n_l T_l T_lᵀ being "
-        "the neural tangent kernel at the sample. After inference and the normalised step the network's output misses its "
+        "the neural tangent kernel at the sample. After inference and the normalised step the output misses its "
         "target by (I + αΘ)⁻¹ r."
     ),
     hypotheses=("linear layers, biases allowed", "one sample", "precisions held at their feedforward values"),

@@ -32,7 +32,7 @@ CROWD = Draw((6, 8, 7, 5))
 def prove_gram(effort: Effort) -> Evidence:
     """Every M with A Mᵀ = E is Eᵀ (A Aᵀ)⁻¹ A + N with N Aᵀ = 0, and ‖M‖² = tr Eᵀ(A Aᵀ)⁻¹E + ‖N‖²."""
     answers: list[bool | None] = []
-    for rows, columns, samples in ((1, 2, 1), (1, 2, 2), (2, 3, 2)):
+    for rows, columns, samples in ((1, 2, 1), (2, 2, 2), (1, 3, 2)):
         M = sp.Matrix(rows, columns, lambda i, j: sp.Symbol(f"m_{i}_{j}", real=True))
         A = sp.Matrix(samples, columns, lambda i, j: sp.Symbol(f"a_{i}_{j}", real=True))
         gram = A * A.T
@@ -48,7 +48,7 @@ def prove_gram(effort: Effort) -> Evidence:
         Leg.PROOF,
         "Pythagoras for several samples",
         judge(every(answers)),
-        "identities for 1 × 2 with 1 and 2 samples, 2 × 3 with 2",
+        "identities for 1 × 2 with one sample, 2 × 2 and 1 × 3 with two",
         f"{answers.count(True)} of {len(answers)} identities hold",
     )
 
@@ -164,9 +164,9 @@ MINI_BATCH_GRAM = Theorem(
     key="inference.mini-batch-gram",
     title="Mini-batches: the exact step needs Gram matrices, or dual variables",
     statement=(
-        "For L = (1/B) Σ ℓ_b the closest weights that give activities ĥ to all samples are W_l + E_lᵀ(A_{l−1}⁺)ᵀ, at the "
+        "For L = (1/B) Σ ℓ_b the closest weights that give all samples their ĥ are W_l + E_lᵀ(A_{l−1}⁺)ᵀ, at the "
         "cost tr E_lᵀ(A_{l−1} A_{l−1}ᵀ)⁻¹E_l, so minimising (1/B) Σ ℓ_b + Σ_l tr(…)/(2α) is implicit SGD. With more "
-        "samples than independent sources in a layer the Gram matrix is singular; W'_l = W_l + α D_lᵀA'_{l−1} serves any "
+        "samples than independent sources in a layer that is singular, and W'_l = W_l + α D_lᵀA'_{l−1} serves any "
         "B. Errors averaged over the batch and divided by the mean of n are exact at B = 1 only."
     ),
     hypotheses=("A_{l−1} of full row rank for the Gram form", "ε = 0"),
