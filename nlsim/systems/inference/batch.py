@@ -109,7 +109,9 @@ def solve_by_gram(
 
     Notes
     -----
-    Cost: cubic in B Σ d_l a Newton step.
+    Cost: cubic in B Σ d_l a Newton step. With B close to a hidden width, or hidden activities that are nearly
+    collinear, the search can run towards dependent rows of A_l and end as ``budget_spent`` or ``stalled``; the dual
+    variables have no such edge.
     """
     _require_no_penalty(problem)
     most = largest_batch(problem.network, given)

@@ -79,7 +79,8 @@ class Draw:
         given, target = self.sample()
         output = feedforward(self.network, self.weights(), given)[-1]
         away = target - output
-        return output + distance * away / away.norm(dim=-1, keepdim=True)
+        near: Tensor = output + distance * away / away.norm(dim=-1, keepdim=True)
+        return near
 
 
 def relative(found: Layers, expected: Layers, start: Layers) -> float:

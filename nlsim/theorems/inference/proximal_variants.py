@@ -37,13 +37,14 @@ def prove_gram(effort: Effort) -> Evidence:
         A = sp.Matrix(samples, columns, lambda i, j: sp.Symbol(f"a_{i}_{j}", real=True))
         gram = A * A.T
         E = A * M.T
-        inner = gram.adjugate() * E / gram.det()
+        # everything times the determinant, so that all are polynomials
+        volume, inner = gram.det(), gram.adjugate() * E
         smallest = inner.T * A
-        rest = M - smallest
-        answers += [is_zero(each) for each in A * smallest.T - E]
-        answers += [is_zero(each) for each in rest * A.T]
-        cost = (E.T * inner).trace()
-        answers.append(is_zero(sum(m**2 for m in M) - cost - sum(m**2 for m in rest)))
+        rest = volume * M - smallest
+        answers += [sp.expand(each) == 0 for each in A * smallest.T - volume * E]
+        answers += [sp.expand(each) == 0 for each in rest * A.T]
+        cost = volume * (E.T * inner).trace()
+        answers.append(sp.expand(volume**2 * sum(m**2 for m in M) - cost - sum(m**2 for m in rest)) == 0)
     return Evidence(
         Leg.PROOF,
         "Pythagoras for several samples",
@@ -84,16 +85,21 @@ def batches(effort: Effort) -> Evidence:
         new = gram_update(draw.network, weights, given, some)
         cost = gram_energy(problem, weights, given, target, some)
         gap = float((problem.objective(weights, new, given, target) - cost).abs() / cost)
-        step = solve_by_gram(problem, weights, given, target)
+        step = solve_by_gram(problem, weights, given, target, max_iterations=60)
+        if step.ending is not MinimumEnding.CONVERGED:
+            # the valley can run into hidden activities of dependent rows; then it must say so, and the duals must do
+            if step.is_solved:
+                return float("inf")
+            step = solve_by_duals(problem, weights, given, target)
         return float(np.max([step.residual, gap, largest_gap(feedforward(draw.network, new, given), some)]))
 
     return check_property(
         "Gram form",
         # a Gram matrix of up to 7 samples in 7 dimensions has a condition of up to some 1e4, whose inputs are squared
-        "certificate, J − G and forward pass − ĥ ≤ 1e-8; B from 1 to 6 in 6-8-7-5 with biases",
-        Effort(max(1, effort.examples // 4), effort.is_random),
+        "certificate (of the dual form where the Gram form says it failed), J − G, ĥ missed ≤ 1e-8; B from 1 to 4",
+        Effort(max(1, effort.examples // 6), effort.is_random),
         st.tuples(
-            st.integers(1, 6),
+            st.integers(1, 4),
             st.sampled_from(("tanh", "softplus")),
             st.sampled_from(("squared_error", "cross_entropy")),
             st.integers(0, 10**6),
@@ -169,7 +175,7 @@ MINI_BATCH_GRAM = Theorem(
         "samples than independent sources in a layer that is singular, and W'_l = W_l + α D_lᵀA'_{l−1} serves any "
         "B. Errors averaged over the batch and divided by the mean of n are exact at B = 1 only."
     ),
-    hypotheses=("A_{l−1} of full row rank for the Gram form", "ε = 0"),
+    hypotheses=("A_{l−1} of full row rank for the Gram form, hidden ones at the solution too", "ε = 0"),
     source="derived here; the batch rule that fails is that of the released code of Alonso et al., NeurIPS 2022",
     about=(solve_by_gram, solve_by_duals, gram_update, gram_energy, dual_weights, largest_batch),
     checks=(prove_gram, bridge_gram, batches, duals, crowd_control, mean_normaliser_control),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import sympy as sp
 import torch
@@ -179,9 +181,9 @@ def origin(effort: Effort) -> Evidence:
         draw = Draw(widths, "identity", has_bias=False, seed=seed, samples=samples)
         zero = 0 * flatten(draw.weights())
         target = draw.sample()[1]
-        found = torch.linalg.eigvalsh(jacrev(grad(lambda row: _settled(draw, row)))(zero))[0]
+        found = torch.linalg.eigvalsh(jacrev(grad(partial(_settled, draw)))(zero))[0]
         expected = -torch.linalg.eigvalsh(target.mT @ target / samples)[-1]
-        flat = jacrev(grad(lambda row: _loss(draw, row)))(zero).abs().max()
+        flat = jacrev(grad(partial(_loss, draw)))(zero).abs().max()
         return float(torch.maximum((found - expected).abs() / (1 - expected), flat))
 
     return check_property(
@@ -200,7 +202,7 @@ def one_hidden_control(effort: Effort) -> Evidence:
     """With one hidden layer the loss must have curvature at the origin: there its saddle is strict too."""
     draw = Draw((2, 3, 2), "identity", has_bias=False, seed=3)
     zero = 0 * flatten(draw.weights())
-    curvature = jacrev(grad(lambda row: _loss(draw, row)))(zero)
+    curvature = jacrev(grad(partial(_loss, draw)))(zero)
     least = float(torch.linalg.eigvalsh(curvature)[0])
     return Evidence(
         Leg.CONTROL, "one hidden layer", judge(least < -0.01), "least curvature of the loss below −0.01", f"{least:.3g}"

@@ -7,6 +7,7 @@ import torch
 from support.inference import augmented, autograd_certificate, make_net, make_sample, relative
 
 from nlsim.errors import NlsimError
+from nlsim.systems.activation import SOFTPLUS
 from nlsim.systems.inference.batch import (
     gram_energy,
     gram_update,
@@ -16,6 +17,7 @@ from nlsim.systems.inference.batch import (
 )
 from nlsim.systems.inference.energy import feedforward
 from nlsim.systems.inference.implicit_step import solve_in_activities, solve_in_weights
+from nlsim.systems.inference.minimum import MinimumEnding
 from nlsim.systems.inference.proximal import ProximalProblem
 from nlsim.systems.loss import CROSS_ENTROPY, SQUARED_ERROR
 
@@ -120,3 +122,13 @@ def test_mean_normaliser_is_no_implicit_step(count):
     e = closest.activity[0] - source @ weights[0].T
     mean = weights[0] + (e.T @ source / count) / source.square().sum(-1).mean()
     assert relative((mean,), closest.weights, weights) >= 0.3
+
+
+def test_a_valley_of_dependent_activities_is_reported():
+    """Nearly collinear softplus activities lead the Gram search to dependent rows: unsolved, and the duals solve it."""
+    network, weights = make_net((2, 3, 2), SOFTPLUS, seed=4)
+    given, target = make_sample((2, 3, 2), count=3, seed=4)
+    problem = ProximalProblem(network, SQUARED_ERROR, 0.5)
+    by_gram = solve_by_gram(problem, weights, given, target, max_iterations=60)
+    assert by_gram.is_solved == (by_gram.residual <= 1e-10 and by_gram.ending is MinimumEnding.CONVERGED)
+    assert solve_by_duals(problem, weights, given, target).is_solved
