@@ -147,7 +147,8 @@ def prove_strict_saddle(effort: Effort) -> Evidence:
         answers.append(is_zero(sp.diff(energy, t).subs(t, 0)))
         answers.append(is_zero(sp.diff(energy, t, 2).subs(t, 0) + (u.T * y)[0] ** 2))
     # the loss of a scalar chain of three layers has no second derivative at the origin
-    w, x, z = sp.symbols("w1:4", real=True), *sp.symbols("x z", real=True)
+    w = sp.symbols("w1:4", real=True)
+    x, z = sp.symbols("x z", real=True)
     loss = (z - w[0] * w[1] * w[2] * x) ** 2 / 2
     answers += [is_zero(sp.diff(loss, a, b).subs(dict.fromkeys(w, 0))) for a in w for b in w]
     return Evidence(
