@@ -265,13 +265,15 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(case: str) -> None
 
 
 def test_a_weight_that_ignores_a_direction_is_allowed() -> None:
-    """Position follows, velocity is free: Q = diag(q, 0), which a sum of roundings must not push below 0."""
-    third = [[1 / 3, 2 / 3], [2 / 3, 4 / 3]]
+    """Q = v vᵀ has two eigenvalues 0; one of them is found as −7e-16."""
+    v = np.array([1.0, 6 / 3 + 0.1, 0.7])
+    weight = np.outer(v, v)
+    assert np.linalg.eigvalsh(weight)[0] < 0
     overrides = [
-        "system.drift=[[0, 1], [0, 0]]",
-        "system.control=[[0], [1]]",
-        "system.start=[0, 0]",
-        f"system.tracking_weight={third}",
+        "system.drift=[[0, 1, 0], [0, 0, 1], [0, 0, 0]]",
+        "system.control=[[0], [0], [1]]",
+        "system.start=[0, 0, 0]",
+        f"system.tracking_weight={weight.tolist()}",
     ]
     made = build(load_scenario(SCALAR, overrides=overrides))
-    assert made.signal.piece(0.0)(math.pi).target.shape == (1, 2)
+    assert made.signal.piece(0.0)(math.pi).target.shape == (1, 3)
