@@ -83,7 +83,9 @@ def check_speeds(source: LoadedScenario) -> None:
 
 def check_widths(source: LoadedScenario, inputs: int, outputs: int) -> None:
     """Refuse a network whose ends do not fit the data."""
-    network = source.values.system.network
+    system = source.values.system
+    assert isinstance(system, model.Learner)
+    network = system.network
     if isinstance(network, model.Graph):
         ends = (("inputs", network.inputs, inputs), ("outputs", len(network.outputs), outputs))
         for key, given, wanted in ends:
@@ -134,8 +136,11 @@ def check_times(source: LoadedScenario) -> list[float]:
     dt = values.stepper.dt if isinstance(values.stepper, model.FixedStep) else None
     if dt is not None:
         durations = [(("until",), values.until), (("record", "every"), record.every)]
-        if isinstance(values.signal, model.Samples):
+        if isinstance(values.signal, model.Samples | model.PatchedCosine):
             durations.append((("signal", "interval"), values.signal.interval))
+        flip = getattr(values.system, "flip", None)
+        if isinstance(flip, model.PeriodicFlip):
+            durations += [(("system", "flip", key), getattr(flip, key)) for key in ("half_period", "offset")]
         for number, window in enumerate(record.window):
             for key in ("start", "stop", "every"):
                 durations.append((("record", "window", str(number), key), getattr(window, key)))
@@ -193,7 +198,10 @@ def check_tolerance(source: LoadedScenario) -> None:
 
 def check_loss(source: LoadedScenario) -> None:
     """Refuse a cross-entropy of targets that are no probabilities: it has no lower bound."""
-    if isinstance(source.values.signal, model.Sinusoids) and source.values.system.network.loss == "cross_entropy":
+    system, signal = source.values.system, source.values.signal
+    if not isinstance(system, model.Learner) or isinstance(signal, model.Samples):
+        return
+    if system.network.loss == "cross_entropy":
         raise ScenarioError(
             "Cross-entropy needs targets that are probabilities, and sinusoids are not.",
             where=source.where("system", "network", "loss"),
@@ -224,7 +232,10 @@ def check_parts(source: LoadedScenario, train: int, test: int) -> None:
 
 def check_memory(source: LoadedScenario, samples: int) -> None:
     """Refuse a network and batch whose state would not fit into a large machine's memory."""
-    network = source.values.system.network
+    system = source.values.system
+    if not isinstance(system, model.Learner):
+        return  # the schema bounds those that follow a target
+    network = system.network
     if isinstance(network, model.Graph):
         sizes = [network.neurons]
         weights = network.neurons * (network.inputs + network.neurons + 1)

@@ -13,7 +13,21 @@ from nlsim.systems.activation import ACTIVATIONS
 from nlsim.systems.backprop import HeavyBall, HeavyBallState
 from nlsim.systems.digraph import Digraph, digraph
 from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations, RecurrentCostateReversal
+from nlsim.systems.hamiltonian.linear_quadratic import (
+    LinearQuadraticEquations,
+    LinearQuadraticReversal,
+    LinearQuadraticState,
+    linear_quadratic,
+)
 from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState
+from nlsim.systems.hamiltonian.sign_flip import PeriodicFlip, TrackBall
+from nlsim.systems.hamiltonian.tracking import (
+    TrackingEquations,
+    TrackingProblem,
+    TrackingReversal,
+    TrackingState,
+    random_network,
+)
 from nlsim.systems.loss import LOSSES, Loss
 from nlsim.systems.network import LayeredNetwork, Network
 
@@ -22,7 +36,7 @@ Weights = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class SystemEntry:
-    """An entry of the catalogue.
+    """A system that learns with a network.
 
     Attributes
     ----------
@@ -43,6 +57,27 @@ class SystemEntry:
     system: type
     build: Callable[[Network, Loss, Mapping[str, Any]], Any]
     initial_state: Callable[[Any, Weights, int], Any]
+
+
+@dataclass(frozen=True)
+class ControlEntry:
+    """A system that follows a target.
+
+    Attributes
+    ----------
+    name, summary, system
+        As in :class:`SystemEntry`; ``system`` is the class of the exact equations.
+    build : callable
+        ``build(constants, like) -> system``, constants by their scenario names, tensors like ``like``.
+    initial_state : callable
+        ``initial_state(system, constants, seed, like) -> state`` at t = 0.
+    """
+
+    name: str
+    summary: str
+    system: type
+    build: Callable[[Mapping[str, Any], Tensor], Any]
+    initial_state: Callable[[Any, Mapping[str, Any], int, Tensor], Any]
 
 
 def build_network(parameters: Mapping[str, Any], speed: Any, device: torch.device, dtype: torch.dtype) -> Network:
@@ -107,7 +142,38 @@ def _heavy_ball_state(system: HeavyBall, weights: Weights, samples: int) -> Heav
     return HeavyBallState(weights, tuple(torch.zeros_like(w) for w in weights))
 
 
-SYSTEMS = {
+def _linear_quadratic(constants: Mapping[str, Any], like: Tensor) -> LinearQuadraticEquations | LinearQuadraticReversal:
+    names = ("drift", "control", "tracking_weight", "control_weight")
+    matrices = {name: like.new_tensor(constants[name]) for name in names}
+    problem = linear_quadratic(**matrices, dissipation=constants["dissipation"])
+    return LinearQuadraticReversal(problem) if constants["is_reversed"] else LinearQuadraticEquations(problem)
+
+
+def _linear_quadratic_state(
+    system: LinearQuadraticEquations | LinearQuadraticReversal, constants: Mapping[str, Any], seed: int, like: Tensor
+) -> LinearQuadraticState:
+    return system.problem.initial_state(like.new_tensor(constants["start"]).unsqueeze(0))
+
+
+def _tracking(constants: Mapping[str, Any], like: Tensor) -> TrackingEquations | TrackingReversal:
+    names = ("tracking_weight", "control_weight", "regularisation", "speed", "dissipation")
+    problem = TrackingProblem(
+        **{name: constants[name] for name in names}, activation=ACTIVATIONS[constants["activation"]]
+    )
+    return TrackingReversal(problem) if constants["is_reversed"] else TrackingEquations(problem)
+
+
+def _tracking_state(
+    system: TrackingEquations | TrackingReversal, constants: Mapping[str, Any], seed: int, like: Tensor
+) -> TrackingState:
+    activity, weight = (drawn.to(like) for drawn in random_network(seed, constants["neurons"]))
+    return system.problem.initial_state(activity, weight)
+
+
+FLIPS: dict[str, type[PeriodicFlip] | type[TrackBall]] = {"periodic": PeriodicFlip, "track_ball": TrackBall}
+"""Every way of flipping the sign of a vector field by its scenario name."""
+
+LEARNERS = {
     each.name: each
     for each in (
         SystemEntry(
@@ -133,4 +199,28 @@ SYSTEMS = {
         ),
     )
 }
+"""Systems that learn with a network by their scenario names."""
+
+FOLLOWERS = {
+    each.name: each
+    for each in (
+        ControlEntry(
+            "linear_quadratic",
+            "linear-quadratic control to follow a target, exact or with the costates reversed (section 4.2)",
+            LinearQuadraticEquations,
+            _linear_quadratic,
+            _linear_quadratic_state,
+        ),
+        ControlEntry(
+            "tracking",
+            "a recurrent network without inputs that is to follow a target (section 5: five neurons)",
+            TrackingEquations,
+            _tracking,
+            _tracking_state,
+        ),
+    )
+}
+"""Systems that follow a target by their scenario names."""
+
+SYSTEMS: dict[str, SystemEntry | ControlEntry] = {**LEARNERS, **FOLLOWERS}
 """Every system by its scenario name."""

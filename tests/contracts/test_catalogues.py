@@ -11,7 +11,7 @@ from nlsim.integrate import adapter
 from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS
 from nlsim.scenario import model
 from nlsim.systems.activation import ACTIVATIONS
-from nlsim.systems.catalogue import SYSTEMS
+from nlsim.systems.catalogue import FLIPS, FOLLOWERS, LEARNERS, SYSTEMS
 from nlsim.systems.loss import LOSSES
 from nlsim.theorems.catalogue import THEOREMS
 
@@ -33,12 +33,26 @@ def test_systems_of_schema_and_catalogue_agree() -> None:
     assert tags(model.System) == set(SYSTEMS)
 
 
+def test_flips_of_schema_and_catalogue_agree() -> None:
+    assert tags(model.Flip) == set(FLIPS)
+    for each in get_args(get_args(model.Flip)[0]):
+        (name,) = names_of(each.model_fields["name"].annotation)
+        assert set(each.model_fields) - {"name"} == set(inspect.signature(FLIPS[name]).parameters)
+
+
+@pytest.mark.parametrize(("union", "entries"), [(model.Learner, LEARNERS), (model.Follower, FOLLOWERS)])
+def test_kinds_of_systems_agree(union: object, entries: dict[str, object]) -> None:
+    members = get_args(union)
+    assert {tag for each in members for tag in names_of(each.model_fields["name"].annotation)} == set(entries)
+
+
 def test_steppers_of_schema_and_catalogue_agree() -> None:
     assert tags(model.Stepper) == {*STEPPERS, ADAPTIVE}
 
 
 def test_choices_of_schema_and_code_agree() -> None:
     layers, graph, adaptive = model.Layers.model_fields, model.Graph.model_fields, model.Adaptive.model_fields
+    assert names_of(model.Tracking.model_fields["activation"].annotation) == set(ACTIVATIONS)
     for network in (layers, graph):
         assert names_of(network["activation"].annotation) == set(ACTIVATIONS)
         assert names_of(network["loss"].annotation) == set(LOSSES)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
+import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from nlsim_docs.command_line import command_line_page
@@ -13,8 +17,8 @@ from nlsim_docs.schema import schema_page
 from nlsim_docs.theorems import theorem_page
 
 from nlsim.scenario import model
-from nlsim.scenario.load import parse_scenario, shipped_scenarios
-from nlsim.simulation.build import build
+from nlsim.scenario.load import load_scenario, parse_scenario, shipped_scenarios
+from nlsim.simulation.build import Simulation, build
 from nlsim.theorems.catalogue import THEOREMS
 from nlsim.theorems.hamiltonian.backprop_numbers import stepper_table
 from nlsim.theorems.statement import Effort
@@ -60,7 +64,18 @@ def test_channel_page_has_every_channel_of_a_system(system: str) -> None:
     constants = "" if system == "heavy_ball" else "speed = 100.0, "
     changed = f'system={{name = "{system}", {constants}network = {{layers = [64, 10]}}}}'
     overrides = [changed, 'record.channels=["loss"]', "stepper.name=explicit_euler", "until=80"]
-    built = build(parse_scenario(text, overrides=overrides))
+    assert_channels_are_on_the_page(system, build(parse_scenario(text, overrides=overrides)))
+
+
+@pytest.mark.parametrize(
+    ("system", "scenario"),
+    [("linear_quadratic", "hamiltonian/flip_scalar"), ("tracking", "hamiltonian/flip_sinusoid")],
+)
+def test_channel_page_has_every_channel_of_a_flipped_system(system: str, scenario: str) -> None:
+    assert_channels_are_on_the_page(system, build(load_scenario(scenario)))
+
+
+def assert_channels_are_on_the_page(system: str, built: Simulation) -> None:
     page = {
         cells[1].strip().strip("`"): cells[5]
         for line in (DOCS / "reference" / "channels.md").read_text(encoding="utf-8").splitlines()
@@ -69,7 +84,7 @@ def test_channel_page_has_every_channel_of_a_system(system: str) -> None:
     for name, seen in built.system.observables().items():
         row = re.sub(r"/\d+$", "/l", name)
         assert row in page, name
-        assert system in page[row] or page[row].strip().startswith("all"), f"{row} of {system}, {seen.long_name}"
+        assert f"`{system}`" in page[row] or page[row].strip().startswith("all"), f"{row}, {seen.long_name}"
 
 
 @pytest.mark.parametrize("name", shipped_scenarios())
@@ -110,5 +125,35 @@ def test_dependencies_are_listed_and_no_others() -> None:
     assert set(first_cells(page)) - {"package", "---"} == dependencies()
 
 
-def test_figure_is_small() -> None:
+def figure_script() -> ModuleType:
+    """Return tools/figures/sign_flip.py as a module."""
+    path = DOCS.parent / "tools" / "figures" / "sign_flip.py"
+    spec = importlib.util.spec_from_file_location("sign_flip_figures", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_tables_of_the_sign_flip_are_the_measured_ones() -> None:
+    page = (DOCS / "explanation" / "sign-flip.md").read_text(encoding="utf-8")
+    script = figure_script()
+    stable = script.baselines()
+    unstable = script.baselines(replace(script.SCALAR, drift=1.0))
+    for table in (script.network_rows(), script.formula_rows(), script.baseline_rows(stable, unstable)):
+        assert script.markdown(table) in page
+
+
+def test_figures_are_small() -> None:
     assert (DOCS / "_static" / "digits.png").stat().st_size < 200_000
+    for figure in (DOCS / "_static" / "sign-flip").iterdir():
+        assert figure.stat().st_size < 150_000, figure.name
+
+
+def test_every_figure_of_the_sign_flip_is_shown_and_every_shown_one_is_there() -> None:
+    page = (DOCS / "explanation" / "sign-flip.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"_static/sign-flip/([\w.]+)", page))
+    assert shown == {figure.name for figure in (DOCS / "_static" / "sign-flip").iterdir()}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
-from support.compare import assert_same_bits, gap
+from support.compare import assert_round_off, assert_same_bits, gap
 from support.control import (
     make_quadratic,
     make_quadratic_state,
@@ -19,7 +20,7 @@ from support.control import (
 )
 from support.flip import FAMILIES, flipped, start_of
 from support.flow import Decay, Silence
-from support.learning import draw, member
+from support.learning import draw, make_inputs, make_network, make_problem, make_state, member
 
 from nlsim.analysis.orders import observed_order
 from nlsim.core.state import leaves, map_leaves
@@ -29,6 +30,7 @@ from nlsim.integrate.control import FixedStep
 from nlsim.integrate.explicit import EXPLICIT_EULER, HEUN, RK4
 from nlsim.integrate.loop import Loop
 from nlsim.systems.hamiltonian.closed_form import ScalarLinearQuadratic
+from nlsim.systems.hamiltonian.learning import HamiltonEquations
 from nlsim.systems.hamiltonian.linear_quadratic import LinearQuadraticEquations, LinearQuadraticState
 from nlsim.systems.hamiltonian.sign_flip import ConstantSign, PeriodicFlip, SignedInputs, SignFlip, TrackBall
 from nlsim.systems.hamiltonian.tracking import TrackingEquations
@@ -171,6 +173,27 @@ def test_discounted_system_is_flipped_in_unnormalised_variables():
     # RK4: (rate · dt)⁴ is 1e-8 at rates up to 3
     assert float(loop.state.activity) == pytest.approx(y[0], abs=1e-7)
     assert float(loop.state.costate) * phi == pytest.approx(y[1], abs=1e-7)
+
+
+def test_a_learning_network_says_what_its_discount_is():
+    """Of the flipped field only −θπ keeps its sign: forward and backward field add up to twice that."""
+    network = make_network()
+    system, state, inputs = (
+        HamiltonEquations(make_problem(network, dissipation=0.3)),
+        make_state(network, 2),
+        make_inputs(network, 2),
+    )
+    forward, backward = (SignFlip(system, ConstantSign(sign)).vector_field(0.0, state, inputs) for sign in (1, -1))
+    both = map_leaves(lambda a, b: a + b, forward, backward)
+    zeros = map_leaves(torch.zeros_like, state)
+    expected = replace(
+        zeros,
+        costate=tuple(-0.6 * pi for pi in state.costate),
+        weight_costate=tuple(-0.6 * pi for pi in state.weight_costate),
+    )
+    assert_round_off(both, expected, 50)
+    assert_round_off(forward, system.vector_field(0.0, state, inputs), 50)
+    assert HamiltonEquations(make_problem(network, dissipation=0.0)).discount(state) is None
 
 
 def test_track_ball_flips_outside_member_by_member():

@@ -9,7 +9,7 @@ import torch
 from support.compare import EPS, assert_same_bits
 from support.learning import make_inputs, make_network, make_sinusoid
 
-from nlsim.systems.signals import Constant, HeldSamples, one_hot
+from nlsim.systems.signals import Constant, HeldSamples, PatchedCosine, SineTarget, one_hot
 
 COUNT = 7
 
@@ -102,3 +102,72 @@ def test_one_hot_rows():
     rows = one_hot(torch.tensor([2, 0]), 3, torch.float32)
     assert rows.tolist() == [[0, 0, 1], [1, 0, 0]]
     assert rows.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_sine_target_is_one_wave_for_every_output(dtype):
+    signal = SineTarget(0.5, 0.05, 3, torch.empty(0, dtype=dtype))
+    assert signal.edge_after(0.0) == math.inf
+    for t in (0.0, 1.0, 1e4 + 0.3):
+        inputs = signal.piece(t)(t)
+        assert inputs.input is None
+        assert inputs.target.dtype == dtype
+        assert inputs.target.shape == (1, 3)
+        # the phase is formed in float64 whatever the dtype: one rounding of the result
+        expected = torch.full((1, 3), 0.5 * math.sin(0.05 * t), dtype=torch.float64)
+        assert torch.allclose(inputs.target.double(), expected, rtol=0, atol=torch.finfo(dtype).eps)
+
+
+def patched(seed=3, **changes):
+    return PatchedCosine(**{"seed": seed, "interval": 0.7, "lowest_frequency": 2.0, "highest_frequency": 5.0,
+                            "amplitude": 0.5, "outputs": 2, **changes})  # fmt: skip
+
+
+def test_patched_cosine_alternates_cosines_and_constants():
+    signal, frequencies, constants = patched(), [], []
+    for index in range(40):
+        t = index * 0.7
+        piece = signal.piece(t)
+        first, second = (piece(when).target for when in (t + 0.2, t + 0.4))
+        if index % 2:
+            assert torch.equal(first, second)
+            assert float(first.abs().max()) <= 0.5
+            constants += first.flatten().tolist()
+        else:
+            # from 0 to below π/ω ≥ 0.6 the cosine falls, so it gives its frequency away
+            frequency = torch.acos(piece(0.1).target / 0.5) / 0.1
+            assert float(frequency.min()) >= 2 - 1e-9
+            assert float(frequency.max()) <= 5 + 1e-9
+            # acos near 1 magnifies a rounding by up to ten, times t ω
+            assert torch.allclose(second, 0.5 * torch.cos(frequency * (t + 0.4)), rtol=0, atol=1e-11)
+            frequencies += frequency.flatten().tolist()
+    # forty uniform draws: a gap of a third at an end has a chance of (2/3)^40, 1e-7
+    assert min(frequencies) < 3
+    assert max(frequencies) > 4
+    assert len(set(frequencies)) == len(set(constants)) == 40
+    assert min(constants) < -0.16
+    assert max(constants) > 0.16
+
+
+def test_patched_cosine_is_a_function_of_seed_and_position_alone():
+    forward, backward = patched(), patched()
+    times = [0.35 + 0.7 * index for index in range(20)]
+    seen = {t: forward.piece(t)(t).target.tolist() for t in times}
+    assert seen == {t: backward.piece(t)(t).target.tolist() for t in reversed(times)}
+    other = patched(seed=4)
+    assert all(other.piece(t)(t).target.tolist() != seen[t] for t in times)
+
+
+def test_edges_of_patched_cosine_are_the_multiples_of_its_interval():
+    signal, t = patched(), 0.0
+    for index in range(1, 2001):
+        t = signal.edge_after(t)
+        assert t == index * 0.7
+        # the piece that begins at an edge is the new one
+        assert torch.equal(signal.piece(t)(t).target, signal.piece(t + 0.1)(t).target)
+
+
+def test_targets_are_of_the_dtype_asked_for():
+    target = patched(like=torch.empty(0, dtype=torch.float32), input=torch.empty(1, 0)).piece(0.0)(0.0)
+    assert target.target.dtype == torch.float32
+    assert target.input.shape == (1, 0)

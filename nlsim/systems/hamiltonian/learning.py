@@ -73,6 +73,18 @@ class HamiltonEquations:
         """Return H/φ, see :func:`~nlsim.systems.hamiltonian.problem.hamiltonian`."""
         return hamiltonian(self.problem, state, inputs)
 
+    def discount(self, state: LearningState) -> LearningState | None:
+        """Return the part −θπ of the field that normalising the costates brought in; None when θ is 0."""
+        if isinstance(self.problem.dissipation, float) and self.problem.dissipation == 0.0:
+            return None
+        theta = align(self.problem.dissipation)
+        return LearningState(
+            tuple(torch.zeros_like(x) for x in state.activity),
+            tuple(torch.zeros_like(w) for w in state.weight),
+            tuple(-theta * pi for pi in state.costate),
+            tuple(-theta * pi for pi in state.weight_costate),
+        )
+
     def conservative(self) -> HamiltonEquations:
         """Return the equations with θ = 0, whose flow is symplectic in (x, W; π, π_W)."""
         return HamiltonEquations(replace(self.problem, dissipation=0.0))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from nlsim.core.observable import Observable
+from nlsim.core.randomness import generator
 from nlsim.core.state import state_class
 from nlsim.core.system import Inputs
 from nlsim.systems.activation import TANH, Activation
@@ -80,6 +81,13 @@ class TrackingProblem:
     def initial_state(self, activity: Tensor, weight: Tensor) -> TrackingState:
         """Return Cauchy data: the given activities and weights, costates 0."""
         return TrackingState(activity, weight, torch.zeros_like(activity), torch.zeros_like(weight))
+
+
+def random_network(seed: int, neurons: int = 5) -> tuple[Tensor, Tensor]:
+    """Return activities ``(1, n)`` and weights ``(n, n)`` uniform in ±1, in float64."""
+    draw = generator(seed, "tracking network")
+    activity, weight = draw.uniform(-1, 1, (1, neurons)), draw.uniform(-1, 1, (neurons, neurons))
+    return torch.as_tensor(activity), torch.as_tensor(weight)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,8 @@ from nlsim.systems.hamiltonian.closed_form import ScalarLinearQuadratic
 from nlsim.systems.hamiltonian.linear_quadratic import LinearQuadraticEquations, LinearQuadraticState
 from nlsim.systems.hamiltonian.sign_flip import ConstantSign, PeriodicFlip, SignFlip
 from nlsim.systems.hamiltonian.tracking import TrackingEquations
-from nlsim.systems.signals import Constant, hold
+from nlsim.systems.signals import Constant, SineTarget, hold
 from nlsim.theorems.evidence import Evidence, Leg, Table, judge
-from nlsim.theorems.hamiltonian.flip_runs import SineTarget
 from nlsim.theorems.hamiltonian.midpoint import ImplicitMidpoint
 from nlsim.theorems.hamiltonian.quadratic_runs import ACCURATE, random_problem
 from nlsim.theorems.hamiltonian.tracking_bridge import tracking_point

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,7 @@ import torch
 from torch import Tensor
 
 from nlsim.core.ending import Ending
-from nlsim.core.randomness import generator
 from nlsim.core.state import leaves
-from nlsim.core.system import Inputs, Piece
 from nlsim.integrate.control import FixedStep
 from nlsim.integrate.explicit import EXPLICIT_EULER
 from nlsim.integrate.loop import Loop
@@ -21,34 +18,14 @@ from nlsim.integrate.stepper import Stepper
 from nlsim.systems.hamiltonian.closed_form import ScalarLinearQuadratic
 from nlsim.systems.hamiltonian.linear_quadratic import LinearQuadratic, LinearQuadraticEquations, LinearQuadraticState
 from nlsim.systems.hamiltonian.sign_flip import PeriodicFlip, SignFlip
-from nlsim.systems.hamiltonian.tracking import TrackingEquations, TrackingProblem, TrackingState
+from nlsim.systems.hamiltonian.tracking import TrackingEquations, TrackingProblem, TrackingState, random_network
+from nlsim.systems.signals import SineTarget
 
 SCALAR = ScalarLinearQuadratic(-1.0, 1.0, 100.0, 0.1)
 """The scalar tracking problem: a = −1, b = 1, r = 0.1, and q = 100 unless said otherwise."""
 
 SCALAR_FREQUENCY, SCALAR_STEP, SCALAR_HORIZON, SCALAR_START = 0.5, 0.01, 40.0, 0.3
-NET_AMPLITUDE, NET_FREQUENCY, NET_STEP, NET_HORIZON, NEURONS = 0.5, 0.05, 0.05, 400.0, 5
-
-
-@dataclass(frozen=True)
-class SineTarget:
-    """z(t) = A sin ωt for one output of one sample, and no input."""
-
-    amplitude: float
-    frequency: float
-
-    def edge_after(self, t: float) -> float:
-        """Return infinity: there are no edges."""
-        return math.inf
-
-    def piece(self, t: float) -> Piece:
-        """Return the sinusoid; it may be differentiated by time."""
-        return self.at
-
-    def at(self, t: float | Tensor) -> Inputs:
-        """Return the target at time t."""
-        phase = self.frequency * torch.as_tensor(t, dtype=torch.float64)
-        return Inputs(None, (self.amplitude * torch.sin(phase)).reshape(1, 1))
+NET_AMPLITUDE, NET_FREQUENCY, NET_STEP, NET_HORIZON = 0.5, 0.05, 0.05, 400.0
 
 
 @dataclass(frozen=True)
@@ -127,13 +104,6 @@ def scalar_tracking(
     state: LinearQuadraticState = problem.initial_state(x)
     signal = SineTarget(1.0, SCALAR_FREQUENCY)
     return track(LinearQuadraticEquations(problem), state, signal, step=step, horizon=horizon, **options)
-
-
-def random_network(seed: int, neurons: int = NEURONS) -> tuple[Tensor, Tensor]:
-    """Return activities ``(1, n)`` and weights ``(n, n)`` uniform in ±1."""
-    draw = generator(seed, "tracking network")
-    activity, weight = draw.uniform(-1, 1, (1, neurons)), draw.uniform(-1, 1, (neurons, neurons))
-    return torch.as_tensor(activity), torch.as_tensor(weight)
 
 
 def network_tracking(

@@ -11,9 +11,9 @@ from nlsim.systems.hamiltonian.averaged_flip import AveragedFlip, flip_factor, l
 from nlsim.systems.hamiltonian.linear_quadratic import LinearQuadraticEquations
 from nlsim.systems.hamiltonian.sign_flip import PeriodicFlip, SignFlip, TrackBall
 from nlsim.systems.hamiltonian.tracking import TrackingEquations, TrackingState
+from nlsim.systems.signals import SineTarget
 from nlsim.theorems.evidence import Evidence, Leg, judge
 from nlsim.theorems.hamiltonian import flip_euler_numbers as numbers
-from nlsim.theorems.hamiltonian.flip_runs import SineTarget
 from nlsim.theorems.hamiltonian.quadratic_symbols import polynomial_is_zero, quadratic_model
 from nlsim.theorems.hamiltonian.tracking_bridge import Z, tracking_point
 from nlsim.theorems.statement import Effort, Theorem

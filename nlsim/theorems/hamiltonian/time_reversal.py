@@ -12,9 +12,8 @@ from nlsim.core.system import Inputs, Piece
 from nlsim.systems.hamiltonian.linear_quadratic import LinearQuadraticEquations, LinearQuadraticState
 from nlsim.systems.hamiltonian.sign_flip import ConstantSign, SignFlip
 from nlsim.systems.hamiltonian.tracking import TrackingEquations, TrackingReversal
-from nlsim.systems.signals import hold
+from nlsim.systems.signals import SineTarget, hold
 from nlsim.theorems.evidence import Evidence, Leg, judge
-from nlsim.theorems.hamiltonian.flip_runs import SineTarget
 from nlsim.theorems.hamiltonian.quadratic_runs import ACCURATE, random_problem
 from nlsim.theorems.hamiltonian.tracking_bridge import TrackingPoint, tracking_point
 from nlsim.theorems.property import check_property

@@ -1,0 +1,132 @@
+"""What the schema cannot know of system, flip and signal: whether they fit together."""
+
+from __future__ import annotations
+
+import torch
+
+from nlsim.errors import ScenarioError
+from nlsim.scenario import model
+from nlsim.scenario.load import LoadedScenario
+
+
+def check_fit(source: LoadedScenario) -> None:
+    """Refuse a signal that the system cannot use, a flip that cannot be meant, and matrices of wrong shapes."""
+    values = source.values
+    if isinstance(values.system, model.Follower):
+        _check_target(source)
+    else:
+        _check_input(source, values.system.network)
+    _check_flip(source)
+    _check_frequencies(source)
+    if isinstance(values.system, model.LinearQuadratic):
+        _check_matrices(source, values.system)
+    if isinstance(values.system, model.Tracking) and values.system.outputs > values.system.neurons:
+        raise ScenarioError(
+            "There are more outputs than neurons.",
+            where=source.where("system", "outputs"),
+            given=values.system.outputs,
+            allowed=f"1 to {values.system.neurons}",
+        )
+
+
+def _check_target(source: LoadedScenario) -> None:
+    values = source.values
+    if not isinstance(values.signal, model.Target):
+        raise ScenarioError(
+            "This system follows a target and has no inputs.",
+            where=source.where("signal", "name"),
+            given=f"{values.signal.name}, with the system {values.system.name}",
+            allowed="sine_target, patched_cosine",
+            advice="For a signal with inputs take a system with a network, such as costate_reversal.",
+        )
+
+
+def _check_input(source: LoadedScenario, network: model.Layers | model.Graph) -> None:
+    signal = source.values.signal
+    inputs = network.inputs if isinstance(network, model.Graph) else network.layers[0]
+    if isinstance(signal, model.Target) and inputs:
+        raise ScenarioError(
+            "This signal is a target without inputs, and the network has inputs.",
+            where=source.where("signal", "name"),
+            given=f"{signal.name}, with {inputs} inputs",
+            allowed="samples, sinusoids",
+            advice="Or take a graph with inputs = 0, or the system tracking.",
+        )
+
+
+def _check_flip(source: LoadedScenario) -> None:
+    system = source.values.system
+    flip = getattr(system, "flip", None)
+    if flip is None:
+        return
+    if getattr(system, "is_reversed", False):
+        raise ScenarioError(
+            "Costates that run forward and a flip of the whole field exclude each other.",
+            where=source.where("system", "flip"),
+            given="is_reversed = true, and a flip",
+            allowed="one of them",
+            advice="Leave out [system.flip], or set is_reversed = false.",
+        )
+    if isinstance(flip, model.PeriodicFlip) and flip.offset >= flip.half_period:
+        raise ScenarioError(
+            "The offset of the flip does not lie within the first stretch.",
+            where=source.where("system", "flip", "offset"),
+            given=flip.offset,
+            allowed=f"from 0 to below half_period = {flip.half_period:g}",
+        )
+
+
+def _check_frequencies(source: LoadedScenario) -> None:
+    signal = source.values.signal
+    if isinstance(signal, model.PatchedCosine) and signal.lowest_frequency > signal.highest_frequency:
+        raise ScenarioError(
+            "The range of frequencies is empty.",
+            where=source.where("signal", "lowest_frequency"),
+            given=f"{signal.lowest_frequency:g} to {signal.highest_frequency:g}",
+            allowed=f"at most highest_frequency = {signal.highest_frequency:g}",
+        )
+
+
+def _check_matrices(source: LoadedScenario, system: model.LinearQuadratic) -> None:
+    n, k = len(system.drift), len(system.control[0])
+    for key, rows, columns in (
+        ("drift", n, n),
+        ("control", n, k),
+        ("tracking_weight", n, n),
+        ("control_weight", k, k),
+    ):
+        given = getattr(system, key)
+        widths = {len(row) for row in given}
+        if len(given) != rows or widths != {columns}:
+            shape = f"{len(given)} rows of {' or '.join(map(str, sorted(widths)))}"
+            raise ScenarioError(
+                f"The matrix '{key}' does not fit the others.",
+                where=source.where("system", key),
+                given=shape,
+                allowed=f"{rows} × {columns}, a list of {rows} rows",
+            )
+    if len(system.start) != n:
+        raise ScenarioError(
+            "The start does not fit the drift.",
+            where=source.where("system", "start"),
+            given=f"{len(system.start)} numbers",
+            allowed=f"{n}, one for each row of drift",
+        )
+    for key, is_strict in (("tracking_weight", False), ("control_weight", True)):
+        matrix = torch.tensor(getattr(system, key), dtype=torch.float64)
+        scale = float(matrix.abs().max())
+        if bool((matrix == matrix.mT).all()):
+            least = float(torch.linalg.eigvalsh(matrix)[0])
+            # n roundings of the largest entry are what an eigenvalue 0 is found as
+            rounding = 4e-16 * len(matrix) * scale
+            if least > rounding or (not is_strict and least >= -rounding):
+                continue
+            found = f"a smallest eigenvalue of {least:.3g}"
+        else:
+            found = "a matrix that is not symmetric"
+        raise ScenarioError(
+            f"The weight '{key}' is not one that has a minimiser.",
+            where=source.where("system", key),
+            given=found,
+            allowed=f"symmetric, all eigenvalues {'positive' if is_strict else 'at least 0'}",
+        )

@@ -1,0 +1,94 @@
+"""Scenarios that learn with a network: system, network, loss, and what drives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from nlsim.core.observable import Observable
+from nlsim.core.system import Signal
+from nlsim.errors import NlsimError, ScenarioError
+from nlsim.scenario import model
+from nlsim.scenario.load import LoadedScenario
+from nlsim.simulation.signals import Driven, held_samples, samples_shown, sinusoids, target
+from nlsim.systems.catalogue import SystemEntry, build_loss, build_network
+from nlsim.systems.evaluation import evaluation_observables
+from nlsim.systems.loss import Loss
+from nlsim.systems.network import Network
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A system that learns, before anything drives it.
+
+    Attributes
+    ----------
+    source : LoadedScenario
+        Where it came from.
+    values : model of the system
+        Its values in the scenario.
+    entry : SystemEntry
+        Its entry in the catalogue.
+    system, network, loss
+        What moves, what learns, and how badly it does.
+    """
+
+    source: LoadedScenario
+    values: model.Learner
+    entry: SystemEntry
+    system: Any
+    network: Network
+    loss: Loss
+
+    def drive(self, like: Tensor) -> Driven:
+        """Return signal, initial state, and what can be measured on held-out samples; tensors like ``like``."""
+        scenario, scale = self.source.values, self.values.network.weight_scale
+        signal, observables = self._signal(like)
+        weights = self.network.initial_weights(scenario.seed, scale=scale, dtype=like.dtype, device=like.device)
+        state = self.entry.initial_state(self.system, weights, samples_shown(scenario.signal))
+        return Driven(signal, state, observables)
+
+    def _signal(self, like: Tensor) -> tuple[Signal, Mapping[str, Observable]]:
+        scenario = self.source.values
+        inputs, outputs = _ends(self.values.network)
+        match scenario.signal:
+            case model.Samples() as chosen:
+                data = held_samples(self.source, chosen, like)
+                return data.signal, evaluation_observables(self.network, self.loss, *data.test)
+            case model.Sinusoids() as chosen:
+                return sinusoids(chosen, inputs, outputs, scenario.seed, like), {}
+            case chosen:
+                return target(chosen, outputs, scenario.seed, like, like.new_empty(1, 0)), {}
+
+
+def build_learner(source: LoadedScenario, system: model.Learner, entry: SystemEntry, like: Tensor) -> Learner:
+    """Make network, loss and system.
+
+    Raises
+    ------
+    ScenarioError
+        For a graph that the theory does not cover.
+    """
+    try:
+        network = build_network(system.network.model_dump(), getattr(system, "speed", None), like.device, like.dtype)
+    except NlsimError as error:
+        raise ScenarioError(
+            error.problem,
+            where=source.where("system", "network"),
+            given=error.given,
+            allowed=error.allowed,
+            advice=error.advice,
+        ) from None
+    loss = build_loss(system.network.loss)
+    constants = system.model_dump(exclude={"name", "network", "flip"})
+    return Learner(source, system, entry, entry.build(network, loss, constants), network, loss)
+
+
+def _ends(network: model.Layers | model.Graph) -> tuple[int, int]:
+    """Return the numbers of inputs and outputs."""
+    if isinstance(network, model.Graph):
+        return network.inputs, len(network.outputs)
+    return network.layers[0], network.layers[-1]
