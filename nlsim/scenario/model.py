@@ -1,9 +1,9 @@
 """The schema of a scenario: plain validated values, discriminated by ``name``.
 
-These models are the one schema of every system's, signal's, stepper's and recorder's parameters, here for
-all that is not in a module of its own: :mod:`~nlsim.scenario.networks`, :mod:`~nlsim.scenario.systems` and
-:mod:`~nlsim.scenario.signals`. They know none of the classes they describe; :mod:`nlsim.simulation.build`
-maps model to object.
+These models are the one schema of every system's, signal's, stepper's and recorder's parameters, here for all that
+is not in a module of its own: :mod:`~nlsim.scenario.networks`, :mod:`~nlsim.scenario.systems`,
+:mod:`~nlsim.scenario.inference` and :mod:`~nlsim.scenario.signals`. They know none of the classes they describe;
+:mod:`nlsim.simulation.build` maps model to object.
 """
 
 from __future__ import annotations
@@ -12,6 +12,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from nlsim.scenario.inference import Adam as Adam
+from nlsim.scenario.inference import ConstantPrecision as ConstantPrecision
+from nlsim.scenario.inference import Gains as Gains
+from nlsim.scenario.inference import InferenceLearning as InferenceLearning
+from nlsim.scenario.inference import LeastMeanSquares as LeastMeanSquares
+from nlsim.scenario.inference import NormalisedLeastMeanSquares as NormalisedLeastMeanSquares
+from nlsim.scenario.inference import Precision as Precision
+from nlsim.scenario.inference import StepPrecision as StepPrecision
+from nlsim.scenario.inference import Update as Update
 from nlsim.scenario.networks import Graph as Graph
 from nlsim.scenario.networks import Layers as Layers
 from nlsim.scenario.networks import Network as Network
@@ -25,6 +34,7 @@ from nlsim.scenario.systems import CostateReversal as CostateReversal
 from nlsim.scenario.systems import Flip as Flip
 from nlsim.scenario.systems import Follower as Follower
 from nlsim.scenario.systems import HamiltonEquations as HamiltonEquations
+from nlsim.scenario.systems import HamiltonianLearning as HamiltonianLearning
 from nlsim.scenario.systems import HeavyBall as HeavyBall
 from nlsim.scenario.systems import Learner as Learner
 from nlsim.scenario.systems import Learning as Learning

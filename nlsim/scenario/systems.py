@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nlsim.scenario.networks import Network
+from nlsim.scenario.inference import InferenceLearning
+from nlsim.scenario.networks import Layers, Network
 from nlsim.scenario.value import ActivationName, Count, Finite, Matrix, Model, NonNegative, Positive, Vector
 
 
@@ -79,6 +80,31 @@ class HeavyBall(Model):
     """Weight k of the regulariser |W|²/2."""
 
 
+class HamiltonianLearning(Model):
+    """Hamiltonian Learning (Melacci et al.), state and costate reset sample by sample.
+
+    With form "output" or "state" under ordered_euler with dt = interval = τ and speed = 1/τ it is SGD: learning rate
+    βτ, momentum 1 − τη, dampening 1 − τφ.
+    """
+
+    name: Literal["hamiltonian_learning"]
+    """Which system."""
+    network: Layers
+    """What learns."""
+    form: Literal["output", "state", "layers"] = "state"
+    """Nothing is a state and the network is passed in no time; its output is a state; or every layer is one."""
+    beta: Positive
+    """β, the rate at which weights follow their costates."""
+    eta: NonNegative
+    """η, dissipation of the weights' costates [1/time]."""
+    phi: Positive = 1.0
+    """φ, weight of the loss."""
+    speed: Positive
+    """c of every part of the state [1/time]."""
+    regularisation: NonNegative = 0.0
+    """Weight decay."""
+
+
 class LinearQuadratic(Model):
     """Control of dx/dt = A x + B v: least ∫ [½ (x − z)ᵀ Q (x − z) + ½ vᵀ R v] e^{ηt} dt, z being the target.
 
@@ -136,7 +162,7 @@ class Tracking(Model):
     """Multiply the whole field by a sign that changes; not together with is_reversed."""
 
 
-Learner = CostateReversal | HamiltonEquations | HeavyBall
+Learner = CostateReversal | HamiltonEquations | HeavyBall | HamiltonianLearning | InferenceLearning
 """Systems that learn with a network."""
 
 Follower = LinearQuadratic | Tracking

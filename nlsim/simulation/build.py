@@ -14,6 +14,7 @@ from nlsim.core.system import Signal
 from nlsim.integrate.adapter import AdaptiveRungeKutta
 from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import Control, FixedStep
+from nlsim.integrate.loop import moving_part
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
 from nlsim.simulation.check import (
@@ -78,11 +79,11 @@ def build(source: LoadedScenario) -> Simulation:
     policy = None if flip is None else FLIPS[flip.name](**flip.model_dump(exclude={"name"}))
     system = made.system if policy is None else SignFlip(made.system, policy)
     control = build_control(values.stepper)
-    control.require(system)
     check_stability(source, system)
     times = check_times(source)
     driven = made.drive(like)
     signal = policy.drive(driven.signal) if isinstance(policy, PeriodicFlip) else driven.signal
+    control.require(moving_part(system, driven.state, signal.piece(0.0))[0])
     observables = {**system.observables(), **driven.observables}
     plan = plan_record(source, observables, times, driven.state, signal.piece(0.0)(0.0))
     return Simulation(source, system, control, signal, driven.state, plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from nlsim.core.system import Signal
 from nlsim.errors import NlsimError, ScenarioError
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
-from nlsim.simulation.signals import Driven, held_samples, samples_shown, sinusoids, target
+from nlsim.simulation.signals import Driven, held_samples, sinusoids, target
 from nlsim.systems.catalogue import SystemEntry, build_loss, build_network
 from nlsim.systems.evaluation import evaluation_observables
 from nlsim.systems.loss import Loss
@@ -48,7 +48,7 @@ class Learner:
         scenario, scale = self.source.values, self.values.network.weight_scale
         signal, observables = self._signal(like)
         weights = self.network.initial_weights(scenario.seed, scale=scale, dtype=like.dtype, device=like.device)
-        state = self.entry.initial_state(self.system, weights, samples_shown(scenario.signal))
+        state = self.entry.initial_state(self.system, weights, signal.piece(0.0)(0.0))
         return Driven(signal, state, observables)
 
     def _signal(self, like: Tensor) -> tuple[Signal, Mapping[str, Observable]]:
@@ -70,21 +70,32 @@ def build_learner(source: LoadedScenario, system: model.Learner, entry: SystemEn
     Raises
     ------
     ScenarioError
-        For a graph that the theory does not cover.
+        For a graph that the theory does not cover, and for constants that do not fit the network.
     """
+    speed = getattr(system, "speed", None)
+    network = _located(
+        source, lambda: build_network(system.network.model_dump(), speed, like.device, like.dtype), "network"
+    )
+    loss = build_loss(system.network.loss)
+    constants = system.model_dump(exclude={"name", "network", "flip"})
+    return Learner(
+        source, system, entry, _located(source, lambda: entry.build(network, loss, constants)), network, loss
+    )
+
+
+def _located(source: LoadedScenario, build: Callable[[], Any], *keys: str) -> Any:
+    """Return what is built; an error of the values says where in the scenario they are."""
     try:
-        network = build_network(system.network.model_dump(), getattr(system, "speed", None), like.device, like.dtype)
+        return build()
     except NlsimError as error:
+        where = source.where("system", *keys)
         raise ScenarioError(
             error.problem,
-            where=source.where("system", "network"),
+            where=where if error.where is None or keys else f"{where}, {error.where}",
             given=error.given,
             allowed=error.allowed,
             advice=error.advice,
         ) from None
-    loss = build_loss(system.network.loss)
-    constants = system.model_dump(exclude={"name", "network", "flip"})
-    return Learner(source, system, entry, entry.build(network, loss, constants), network, loss)
 
 
 def _ends(network: model.Layers | model.Graph) -> tuple[int, int]:

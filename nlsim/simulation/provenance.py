@@ -11,7 +11,7 @@ import torch
 
 from nlsim.scenario.load import LoadedScenario
 
-_PACKAGES = ("nlsim", "torch", "torchdiffeq", "numpy", "h5py", "h5netcdf", "scikit-learn")
+_PACKAGES = ("nlsim", "torch", "torchdiffeq", "numpy", "h5py", "h5netcdf", "scikit-learn", "mlxtend")
 
 
 def provenance(source: LoadedScenario, device: torch.device) -> dict[str, str | int]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nlsim.core.system import Inputs
 from nlsim.systems.activation import ACTIVATIONS
 from nlsim.systems.backprop import HeavyBall, HeavyBallState
 from nlsim.systems.digraph import Digraph, digraph
@@ -20,6 +21,7 @@ from nlsim.systems.hamiltonian.linear_quadratic import (
     linear_quadratic,
 )
 from nlsim.systems.hamiltonian.problem import LearningProblem, LearningState
+from nlsim.systems.hamiltonian.reset import SampleReset, build_learning
 from nlsim.systems.hamiltonian.sign_flip import PeriodicFlip, TrackBall
 from nlsim.systems.hamiltonian.tracking import (
     TrackingEquations,
@@ -28,6 +30,10 @@ from nlsim.systems.hamiltonian.tracking import (
     TrackingState,
     random_network,
 )
+from nlsim.systems.inference.flow import Gains
+from nlsim.systems.inference.learning import InferenceLearning
+from nlsim.systems.inference.precision import ConstantPrecision, Precision, StepPrecision
+from nlsim.systems.inference.update import Adam, LeastMeanSquares, NormalisedLeastMeanSquares, Update
 from nlsim.systems.loss import LOSSES, Loss
 from nlsim.systems.network import LayeredNetwork, Network
 
@@ -49,14 +55,14 @@ class SystemEntry:
     build : callable
         ``build(network, loss, constants) -> system``, constants by their scenario names.
     initial_state : callable
-        ``initial_state(system, weights, samples) -> state`` at t = 0.
+        ``initial_state(system, weights, inputs) -> state`` at t = 0, where the inputs are the given ones.
     """
 
     name: str
     summary: str
     system: type
     build: Callable[[Network, Loss, Mapping[str, Any]], Any]
-    initial_state: Callable[[Any, Weights, int], Any]
+    initial_state: Callable[[Any, Weights, Inputs], Any]
 
 
 @dataclass(frozen=True)
@@ -134,12 +140,42 @@ def _reversal(network: Network, loss: Loss, constants: Mapping[str, Any]) -> Cos
     return RecurrentCostateReversal(problem) if isinstance(network, Digraph) else CostateReversal(problem)
 
 
-def _learning_state(system: CostateReversal | HamiltonEquations, weights: Weights, samples: int) -> LearningState:
-    return system.problem.initial_state(weights, samples)
+def samples_in(inputs: Inputs) -> int:
+    """Return how many samples are shown together."""
+    shown = inputs.target if inputs.input is None else inputs.input
+    assert shown is not None
+    return int(shown.shape[-2])
 
 
-def _heavy_ball_state(system: HeavyBall, weights: Weights, samples: int) -> HeavyBallState:
+def _learning_state(system: CostateReversal | HamiltonEquations, weights: Weights, inputs: Inputs) -> LearningState:
+    return system.problem.initial_state(weights, samples_in(inputs))
+
+
+def _heavy_ball_state(system: HeavyBall, weights: Weights, inputs: Inputs) -> HeavyBallState:
     return HeavyBallState(weights, tuple(torch.zeros_like(w) for w in weights))
+
+
+def _hamiltonian_learning(network: Network, loss: Loss, constants: Mapping[str, Any]) -> SampleReset:
+    assert isinstance(network, LayeredNetwork)
+    return build_learning(network, loss, **constants)
+
+
+def _inference(network: Network, loss: Loss, constants: Mapping[str, Any]) -> InferenceLearning:
+    assert isinstance(network, LayeredNetwork)
+    precision, update = dict(constants["precision"]), dict(constants["update"])
+    if isinstance(precision.get("gamma"), list):
+        precision["gamma"] = tuple(precision["gamma"])
+    gains = constants["gains"]
+    return InferenceLearning(
+        network,
+        loss,
+        PRECISIONS[precision.pop("name")](**precision),
+        constants["output"],
+        UPDATES[update.pop("name")](**update),
+        is_scaled=constants["is_scaled"],
+        decay=tuple(constants["decay"]),
+        gains=None if gains is None else Gains(**gains),
+    )
 
 
 def _linear_quadratic(constants: Mapping[str, Any], like: Tensor) -> LinearQuadraticEquations | LinearQuadraticReversal:
@@ -173,6 +209,12 @@ def _tracking_state(
 FLIPS: dict[str, type[PeriodicFlip] | type[TrackBall]] = {"periodic": PeriodicFlip, "track_ball": TrackBall}
 """Every way of flipping the sign of a vector field by its scenario name."""
 
+PRECISIONS: dict[str, Callable[..., Precision]] = {"constant": ConstantPrecision, "step": StepPrecision}
+"""Every rule for precisions by its scenario name."""
+
+UPDATES: dict[str, Callable[..., Update]] = {"lms": LeastMeanSquares, "nlms": NormalisedLeastMeanSquares, "adam": Adam}
+"""Every jump of the weights of inference learning by its scenario name."""
+
 LEARNERS = {
     each.name: each
     for each in (
@@ -196,6 +238,20 @@ LEARNERS = {
             HeavyBall,
             lambda network, loss, constants: HeavyBall(network, loss, **constants),
             _heavy_ball_state,
+        ),
+        SystemEntry(
+            "hamiltonian_learning",
+            "Hamiltonian Learning with sample-wise reset; SGD at special constants (Melacci et al.)",
+            SampleReset,
+            _hamiltonian_learning,
+            lambda system, weights, inputs: system.initial_state(weights, samples_in(inputs)),
+        ),
+        SystemEntry(
+            "inference",
+            "predictive coding: activities settle, then weights jump (Alonso et al.)",
+            InferenceLearning,
+            _inference,
+            lambda system, weights, inputs: system.initial_state(weights, inputs),
         ),
     )
 }

@@ -1,0 +1,111 @@
+"""The schema of inference learning: precisions, couplings, and the jumps of the weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nlsim.scenario.networks import Layers
+from nlsim.scenario.value import Model, NonNegative, Positive
+
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class ConstantPrecision(Model):
+    """γ_l given by hand."""
+
+    name: Literal["constant"]
+    """Which rule."""
+    gamma: Positive | Annotated[list[Positive], Field(min_length=1)] = 1.0
+    """γ, one number, or one a layer; the last is that of the output."""
+
+
+class StepPrecision(Model):
+    """γ_l = 1/(α (n_l + ε)): inference and a normalised update make a step of size α."""
+
+    name: Literal["step"]
+    """Which rule."""
+    rate: Positive
+    """α, the size of the implicit step."""
+    kind: Literal["exact", "self_consistent", "feedforward", "equal"] = "exact"
+    """Which normalisers n_l, and whether the energy is differentiated by them; only exact is implicit SGD."""
+    epsilon: NonNegative = 0.0
+    """ε, added to every normaliser."""
+
+
+Precision = Annotated[ConstantPrecision | StepPrecision, Field(discriminator="name")]
+
+
+class Gains(Model):
+    """Couplings given by hand in the place of those of the precisions."""
+
+    top: NonNegative
+    """Weight of a layer's own error [1/time]."""
+    bottom: NonNegative
+    """Weight of the feedback from the layer above [1/time]."""
+    decay: NonNegative = 0.0
+    """Weight of the decay of the activities [1/time]."""
+
+
+class LeastMeanSquares(Model):
+    """W_l ← W_l + η mean(γ_l e_l ã_{l−1}ᵀ)."""
+
+    name: Literal["lms"]
+    """Which update."""
+    rate: Positive
+    """η."""
+
+
+class NormalisedLeastMeanSquares(Model):
+    """W_l ← W_l + μ mean(e_l ã_{l−1}ᵀ)/(mean(n_l) + ε)."""
+
+    name: Literal["nlms"]
+    """Which update."""
+    rate: Positive = 1.0
+    """μ; 1 makes the new network reproduce the settled activities of a single sample."""
+    epsilon: NonNegative = 0.0
+    """ε, added to the normaliser."""
+
+
+class Adam(Model):
+    """torch's Adam along the gradient of the free energy, or along the normalised direction."""
+
+    name: Literal["adam"]
+    """Which update."""
+    rate: Positive = 1e-3
+    """Learning rate."""
+    beta1: Share = 0.9
+    """Memory of the first moment."""
+    beta2: Share = 0.999
+    """Memory of the second moment."""
+    epsilon: Positive = 1e-8
+    """Added to the root of the second moment."""
+    is_normalised: bool = False
+    """Whether the direction is divided by the normaliser of its layer."""
+    normaliser_epsilon: NonNegative = 0.0
+    """ε, added to the normaliser."""
+
+
+Update = Annotated[LeastMeanSquares | NormalisedLeastMeanSquares | Adam, Field(discriminator="name")]
+
+
+class InferenceLearning(Model):
+    """Predictive coding: activities descend a free energy while a sample is held, then the weights jump."""
+
+    name: Literal["inference"]
+    """Which system."""
+    network: Layers
+    """What learns; its output_activation must be identity."""
+    precision: Precision = ConstantPrecision(name="constant")
+    """How prediction errors are weighted."""
+    output: Literal["clamped", "free", "settled", "heuristic"] = "clamped"
+    """Output held at the target, pulled to it, at the best compromise in closed form, or a softmax heuristic."""
+    update: Update
+    """How the weights jump at the end of an interval."""
+    is_scaled: bool = False
+    """Whether the flow is divided by γ_l; its stiffness then does not depend on the size of the step."""
+    decay: Annotated[list[NonNegative], Field(default_factory=list)]
+    """d_l of each hidden layer [1/time]; empty for none."""
+    gains: Gains | None = None
+    """Couplings by hand; without it they follow from the precisions."""
