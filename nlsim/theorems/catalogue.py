@@ -25,6 +25,12 @@ from nlsim.theorems.hamiltonian.symplectic import SYMPLECTIC
 from nlsim.theorems.hamiltonian.time_reversal import TIME_REVERSAL
 from nlsim.theorems.hamiltonian.time_scaling import TIME_SCALING
 from nlsim.theorems.hamiltonian.trajectory_gradient import TRAJECTORY_GRADIENT
+from nlsim.theorems.inference.deep_linear import DEEP_LINEAR_TARGET, EQUILIBRATED_ENERGY, TANGENT_KERNEL
+from nlsim.theorems.inference.implicit_sgd import IMPLICIT_SGD
+from nlsim.theorems.inference.minimum_norm import MINIMUM_NORM_UPDATE
+from nlsim.theorems.inference.proximal_variants import MINI_BATCH_GRAM, NORMALISER_PENALTY
+from nlsim.theorems.inference.single_plastic import SINGLE_PLASTIC_LAYER
+from nlsim.theorems.inference.step_limits import INTERPOLATION_LIMIT, ONE_LAYER_CONTRACTION, STRICT_SADDLE
 from nlsim.theorems.statement import Theorem
 
 THEOREMS: dict[str, Theorem] = {
@@ -53,6 +59,17 @@ THEOREMS: dict[str, Theorem] = {
         DISSIPATIVE_RICCATI,
         SGD_DICTIONARY,
         BPTT_DICTIONARY,
+        MINIMUM_NORM_UPDATE,
+        IMPLICIT_SGD,
+        SINGLE_PLASTIC_LAYER,
+        DEEP_LINEAR_TARGET,
+        EQUILIBRATED_ENERGY,
+        TANGENT_KERNEL,
+        MINI_BATCH_GRAM,
+        NORMALISER_PENALTY,
+        STRICT_SADDLE,
+        ONE_LAYER_CONTRACTION,
+        INTERPOLATION_LIMIT,
     )
 }
 """Every theorem by its key."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from nlsim.errors import unknown_name
 from nlsim.theorems.catalogue import THEOREMS
-from nlsim.theorems.evidence import Evidence, Verdict, verdict
+from nlsim.theorems.evidence import Evidence, Finding, Leg, Verdict, verdict
 from nlsim.theorems.statement import Effort, Theorem
 
 
@@ -79,8 +79,19 @@ def reports(keys: Sequence[str] = (), *, family: str | None = None, effort: Effo
     for theorem in choose(keys, family):
         begin = time.perf_counter()
         with torch.no_grad():
-            evidence = tuple(check(effort or Effort()) for check in theorem.checks)
+            evidence = tuple(look(check, effort or Effort()) for check in theorem.checks)
         yield Report(theorem, evidence, time.perf_counter() - begin)
+
+
+def look(check: Callable[[Effort], Evidence], effort: Effort) -> Evidence:
+    """Return what a check finds; one that cannot be carried out has failed, and the others still speak."""
+    try:
+        return check(effort)
+    except ArithmeticError as error:
+        name = str(getattr(check, "__name__", "check"))
+        leg = Leg.PROOF if name.startswith("prove") else Leg.PROPERTY  # which it is, only a check that ends can tell
+        what = f"{type(error).__name__}: {error}"
+        return Evidence(leg, name.replace("_", " "), Finding.FAILED, "that it comes to an end", what)
 
 
 def choose(keys: Sequence[str], family: str | None) -> list[Theorem]:

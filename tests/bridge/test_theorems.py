@@ -17,7 +17,7 @@ from nlsim.theorems.evidence import Evidence, Finding, Leg, Verdict, judge, verd
 from nlsim.theorems.hamiltonian import backprop_numbers, momentum_limit
 from nlsim.theorems.property import check_property
 from nlsim.theorems.statement import Effort
-from nlsim.theorems.verify import choose
+from nlsim.theorems.verify import choose, look
 
 Check = Callable[[Effort], Evidence]
 # a check that speaks for several theorems is run once
@@ -32,6 +32,24 @@ def test_check_passes(check: Check) -> None:
     assert evidence.finding is Finding.PASSED, f"{evidence.name}: expected {evidence.expected}; {evidence.measured}"
     assert evidence.expected
     assert evidence.measured
+
+
+def test_a_check_that_comes_to_no_end_has_failed_and_lets_the_others_speak() -> None:
+    def prove_nothing(effort: Effort) -> Evidence:
+        return judge_division(1.0 / (effort.examples - 50))
+
+    theorem = THEOREMS["hamiltonian.time-scaling"]
+    broken = replace(theorem, checks=(prove_nothing, *theorem.checks))
+    with torch.no_grad():
+        evidence = [look(check, Effort()) for check in broken.checks]
+    assert (evidence[0].leg, evidence[0].finding) == (Leg.PROOF, Finding.FAILED)
+    assert "ZeroDivisionError" in evidence[0].measured
+    assert verdict(evidence) is Verdict.FAILED
+    assert all(each.finding is Finding.PASSED for each in evidence[1:])
+
+
+def judge_division(value: float) -> Evidence:
+    return Evidence(Leg.PROOF, "division", judge(value > 0), "> 0", str(value))
 
 
 @pytest.mark.parametrize("key", ["hamiltonian.backprop-limit", "hamiltonian.momentum-limit"])

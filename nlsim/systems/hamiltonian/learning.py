@@ -38,7 +38,7 @@ def _assemble(problem: LearningProblem[Any], state: LearningState, inputs: Input
         return tuple(-sign * each - theta * pi for each, pi in zip(h, costate, strict=True))
 
     return LearningState(
-        parts.velocity,
+        parts.rate,
         tuple(-pi / inertia for pi in state.weight_costate),
         costate_velocity(parts.h_activity, state.costate),
         costate_velocity(parts.h_weight, state.weight_costate),

@@ -115,7 +115,7 @@ def largest(constant: Constant) -> float:
 class Partials:
     """f, h_x and h_w of the module's docstring, and the costate gradient they imply."""
 
-    velocity: tuple[Tensor, ...]
+    rate: tuple[Tensor, ...]
     h_activity: tuple[Tensor, ...]
     h_weight: tuple[Tensor, ...]
 
@@ -126,13 +126,13 @@ def partials(problem: LearningProblem[Any], state: LearningState, inputs: Inputs
     Cost: three matrix products a layer (two for the first).
     """
     network, given = problem.network, required_input(inputs)
-    velocity, cotangents, sources = [], [], []
+    rates, cotangents, sources = [], [], []
     for group, (x, weight) in enumerate(zip(state.activity, state.weight, strict=True)):
         speed, activation = problem.speed_of(group), network.activations[group]
         source = network.source(group, given, state.activity)
         a = network.pre_activation(weight, source)
         y = activation.value(a)
-        velocity.append(speed * (y - x))
+        rates.append(speed * (y - x))
         cotangents.append(speed * activation.slope(a, y) * state.costate[group])
         sources.append(source)
     c, k = align(problem.mean_speed), align(problem.regularisation)
@@ -146,7 +146,7 @@ def partials(problem: LearningProblem[Any], state: LearningState, inputs: Inputs
                 h = h + part
         h_activity.append(h)
         h_weight.append(network.weight_gradient(cotangents[group], sources[group]) + (c * k) * weight)
-    return Partials(tuple(velocity), tuple(h_activity), tuple(h_weight))
+    return Partials(tuple(rates), tuple(h_activity), tuple(h_weight))
 
 
 def hamiltonian(problem: LearningProblem[Any], state: LearningState, inputs: Inputs) -> Tensor:
@@ -154,7 +154,7 @@ def hamiltonian(problem: LearningProblem[Any], state: LearningState, inputs: Inp
     parts = partials(problem, state, inputs)
     loss = problem.loss.value(problem.network.output(state.activity), required_target(inputs)).sum(-1)
     energy = problem.mean_speed * loss
-    for f, pi in zip(parts.velocity, state.costate, strict=True):
+    for f, pi in zip(parts.rate, state.costate, strict=True):
         energy = energy + (pi * f).sum((-2, -1))
     inertia = problem.mass * problem.mean_speed
     for w, pi in zip(state.weight, state.weight_costate, strict=True):

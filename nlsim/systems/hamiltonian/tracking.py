@@ -94,7 +94,7 @@ def random_network(seed: int, neurons: int = 5) -> tuple[Tensor, Tensor]:
 class _Partials:
     """f = ∂H/∂π, ∂H/∂x and ∂H/∂W of the normalised Hamiltonian."""
 
-    velocity: Tensor
+    rate: Tensor
     by_activity: Tensor
     by_weight: Tensor
 
@@ -118,7 +118,7 @@ def _assemble(problem: TrackingProblem, state: TrackingState, inputs: Inputs, si
     parts = _partials(problem, state, inputs)
     theta = align(problem.dissipation)
     return TrackingState(
-        parts.velocity,
+        parts.rate,
         -state.weight_costate / align(problem.control_weight),
         -sign * parts.by_activity - theta * state.costate,
         -sign * parts.by_weight - theta * state.weight_costate,
@@ -138,7 +138,7 @@ def _potential(problem: TrackingProblem, state: TrackingState, inputs: Inputs) -
 
 def hamiltonian(problem: TrackingProblem, state: TrackingState, inputs: Inputs) -> Tensor:
     """Return H/φ, summed over samples; shape: the ensemble axes."""
-    motion = (state.costate * _partials(problem, state, inputs).velocity).sum((-2, -1))
+    motion = (state.costate * _partials(problem, state, inputs).rate).sum((-2, -1))
     kinetic = state.weight_costate.square().sum((-2, -1)) / (2 * problem.control_weight)
     return _potential(problem, state, inputs) - kinetic + motion
 

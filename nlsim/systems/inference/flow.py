@@ -81,7 +81,7 @@ class ActivityFlow:
     precision : Precision
         Rule for γ_l.
     output : str
-        One of :data:`~nlsim.systems.inference.target.OUTPUTS`.
+        One of ``nlsim.systems.inference.target.OUTPUTS``.
     weights : tuple of Tensor
         W_l.
     is_scaled : bool

@@ -3,14 +3,14 @@
 The precisions that make inference an implicit step of size α are those of normalised least mean squares,
 γ_l = 1/(α (n_l + ε)) with n_l = ‖ã_{l−1}‖². They depend on the activities, and how that is treated makes four rules:
 
-============== ======================================================= ============================================
-kind           γ_l                                                     the step it makes
-============== ======================================================= ============================================
-exact          1/(α (n_l(ĥ) + ε)), differentiated with the energy      implicit SGD, exactly
-self_consistent the same, held while the energy is differentiated       backward Euler with the *old* feedback weights
-feedforward    1/(α (n_l(h) + ε)), n of the feedforward activities      first order in the residual
-equal          1/(α (n_L(ĥ) + ε)) in every layer                        the released rule; wrong at order 0
-============== ======================================================= ============================================
+=============== =================================================== ============================================
+kind            γ_l                                                 the step it makes
+=============== =================================================== ============================================
+exact           1/(α (n_l(ĥ) + ε)), differentiated with the energy  implicit SGD, exactly
+self_consistent the same, held while the energy is differentiated   backward Euler with the *old* feedback weights
+feedforward     1/(α (n_l(h) + ε)), n of the feedforward activities first order in the residual
+equal           1/(α (n_L(ĥ) + ε)) in every layer                   the released rule; wrong at order 0
+=============== =================================================== ============================================
 
 Differentiating γ_{l+1} adds a local *anti-decay*: γ_{l+1} ‖e_{l+1}‖²/(n_{l+1} + ε) φ(ĥ_l) joins the feedback
 Wᵀ γ_{l+1} e_{l+1}, which is the feedback through the weights that the update is about to make.

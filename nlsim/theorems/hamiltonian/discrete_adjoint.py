@@ -162,7 +162,7 @@ def _ends(
         tuple(p + dt * h for p, h in zip(mixed.weight_costate, slope.h_weight, strict=True)),
     )
     end = LearningState(
-        tuple(x + dt * f for x, f in zip(mixed.activity, slope.velocity, strict=True)),
+        tuple(x + dt * f for x, f in zip(mixed.activity, slope.rate, strict=True)),
         tuple(w - dt * p / inertia for w, p in zip(mixed.weight, mixed.weight_costate, strict=True)),
         mixed.costate,
         mixed.weight_costate,
