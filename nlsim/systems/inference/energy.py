@@ -1,6 +1,7 @@
 """Predictions, prediction errors and the free energy of activities (Alonso et al., 2022).
 
-The state of a layer is its **pre-activation** ĥ_l (convention A). With ã = φ(ĥ) and a constant 1 appended when the network has biases, ĥ_0 the input:
+The state of a layer is its **pre-activation** ĥ_l (convention A). With ã = φ(ĥ) and a constant 1 appended when the
+network has biases, ĥ_0 the input:
 
     p_l = W_l ã_{l−1},    e_l = ĥ_l − p_l,    n_l = ‖ã_{l−1}‖²,
     F = Σ_samples [ℓ(y, ĥ_L) + Σ_l γ_l ‖e_l‖²/2 + Σ_{l<L} d_l ‖ĥ_l‖²/2].
