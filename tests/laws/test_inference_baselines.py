@@ -40,9 +40,7 @@ def test_a_run_is_that_of_torch(name, loss):
     labels = one_hot_target(network, 6).target
     signal = HeldSamples(draw(1, 6, 5), labels, 2, 1.0, 0)
     system = BackpropagationSteps(network, LOSSES[loss], descent)
-    loop = Loop(
-        system, FixedStep(HEUN, 0.5), signal, system.initial_state(weights, signal.piece(0.0)(0.0)), until=8.0
-    )
+    loop = Loop(system, FixedStep(HEUN, 0.5), signal, system.initial_state(weights, signal.piece(0.0)(0.0)), until=8.0)
     list(loop)
 
     own = [w.clone().requires_grad_() for w in weights]
@@ -82,9 +80,7 @@ def test_bp_prox_is_its_definition(has_bias, epsilon, alpha):
     inputs = near_target(network, weights, 3)
     system = BackpropagationProximal(network, SQUARED_ERROR, alpha, epsilon)
     found = system.jump(1.0, system.initial_state(weights, inputs), inputs, inputs).weight
-    expected = plain_prox(
-        network, weights, inputs, alpha, epsilon, lambda p, an, y: (p + an * y) / (1 + an)
-    )
+    expected = plain_prox(network, weights, inputs, alpha, epsilon, lambda p, an, y: (p + an * y) / (1 + an))
     assert_round_off(found, expected, 300)
 
 

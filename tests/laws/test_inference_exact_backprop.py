@@ -117,7 +117,9 @@ def test_runs_are_those_of_backpropagation(descent):
     assert max(float((w - v).abs().max()) for w, v in zip(expected, weights, strict=True)) > 0.05
     # nine steps; Adam divides by the gradient's size, which magnifies roundings of small entries
     for kind in (ZeroDivergence, FixedPredictionLearning):
-        assert_round_off(run(kind(network, SQUARED_ERROR, descent)), expected, 1e5 if isinstance(descent, Adam) else 1e4)
+        assert_round_off(
+            run(kind(network, SQUARED_ERROR, descent)), expected, 1e5 if isinstance(descent, Adam) else 1e4
+        )
 
 
 @pytest.mark.parametrize("kind", ["zero divergence", "fixed prediction"])

@@ -71,7 +71,9 @@ def prove_regular(effort: Effort) -> Evidence:
         rates = symbolic_field(net, [net.free(layer) for layer in range(net.depth - 1)], sp.Integer(0))
         hessian = -sp.Matrix([each for rate in rates for each in rate]).jacobian(symbols)
         differences.append(hessian.subs(forward, simultaneous=True).doit().det() - 1)
-    return identities("det ∂²F/∂ĥ² = 1 at λ = 0 and ĥ = h", "on all nets: the implicit function theorem applies", differences)
+    return identities(
+        "det ∂²F/∂ĥ² = 1 at λ = 0 and ĥ = h", "on all nets: the implicit function theorem applies", differences
+    )
 
 
 def bridge_field(effort: Effort) -> Evidence:

@@ -155,7 +155,7 @@ def never_rises(effort: Effort) -> Evidence:
     return check_property(
         "loss after − loss before",
         f"≤ {ROUNDING:g} (rounding); α from 1e-3 to 1e5, 0 to 30 inference steps, both losses, depth 1 to 4, biases",
-        Effort(2 * effort.examples, effort.is_random),
+        effort,
         st.tuples(cases(samples=1), st.floats(-3, 5), st.integers(0, 30)),
         error_of,
         ROUNDING,
@@ -245,12 +245,14 @@ def random_start_control(effort: Effort) -> Evidence:
         system, weights, inputs = step_of(case, 1.0), case.weights(), case.inputs()
         draw = generator(seed, "start")
         forward = system.begin(weights, inputs)
-        steps = int(draw.integers(0, 21))
+        steps = int(draw.integers(0, 6))
         for is_random in (True, False):
             start = forward
             if is_random:
                 start = tuple(h + torch.as_tensor(draw.normal(size=tuple(h.shape))) for h in forward)
-            state = replace(system.initial_state(weights, inputs), activity=settle(system, start, weights, inputs, steps))
+            state = replace(
+                system.initial_state(weights, inputs), activity=settle(system, start, weights, inputs, steps)
+            )
             after = loss_at(system, system.jump(0.0, state, inputs, inputs).weight, inputs)
             before = loss_at(system, weights, inputs)
             risen[is_random] += after > before * (1 + ROUNDING)
@@ -258,29 +260,32 @@ def random_start_control(effort: Effort) -> Evidence:
         Leg.CONTROL,
         "random initial activities",
         judge(risen[True] >= 20 and risen[False] == 0),
-        "loss rises in at least 20 of 100 cases (unit noise, distance 0.1, up to 20 steps); from the forward pass in 0",
+        "loss rises in at least 20 of 100 cases (unit noise, distance 0.1, up to 5 steps); from the forward pass in 0",
         f"{risen[True]} and {risen[False]}",
     )
 
 
-def other_rules_control(effort: Effort) -> Evidence:
-    """Twice the normalised rate, or a batch: the new forward pass is no longer ĥ, and the loss may rise."""
-    risen = {"rate 2.5": 0, "batch of 6": 0}
-    for seed in range(20):
-        for name, samples, rate in (("rate 2.5", 1, 2.5), ("batch of 6", 6, 1.0)):
-            case = Case((2, 7, 6, 4), distance=0.1, samples=samples, seed=seed)
+def overshoot_control(effort: Effort) -> Evidence:
+    """A normalised rate of 2.5: the new forward pass is no longer ĥ, and the loss rises."""
+    risen, kept, count = 0, 0, 20
+    for seed in range(count):
+        case = Case(distance=0.1, seed=seed)
+        weights, inputs = case.weights(), case.inputs()
+        for rate in (1.0, 2.5):
             system = replace(step_of(case, 1e3), update=NormalisedLeastMeanSquares(rate))
-            weights, inputs = case.weights(), case.inputs()
             state = system.initial_state(weights, inputs)
             state = replace(state, activity=settle(system, state.activity, weights, inputs, 20))
             after = loss_at(system, system.jump(0.0, state, inputs, inputs).weight, inputs)
-            risen[name] += after > loss_at(system, weights, inputs)
+            if rate == 1.0:
+                kept += after <= loss_at(system, weights, inputs)
+            else:
+                risen += after > loss_at(system, weights, inputs)
     return Evidence(
         Leg.CONTROL,
-        "another update: rate 2.5, or several samples at once",
-        judge(risen["rate 2.5"] >= 5 and risen["batch of 6"] >= 1),
-        "loss rises in at least 5 and at least 1 of 20 nets at α = 1e3",
-        ", ".join(f"{name}: {times}" for name, times in risen.items()),
+        "normalised rate 2.5 instead of 1",
+        judge(risen >= count // 2 and kept == count),
+        "loss rises in at least half of 20 nets at α = 1e3; with rate 1 in none",
+        f"rises in {risen}; with rate 1 in {count - kept}",
     )
 
 
@@ -311,6 +316,6 @@ STABILITY = Theorem(
         long_step_control,
         explicit_control,
         random_start_control,
-        other_rules_control,
+        overshoot_control,
     ),
 )

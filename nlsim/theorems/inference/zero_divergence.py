@@ -87,9 +87,7 @@ def equality(effort: Effort) -> Evidence:
         gaps = [float((f - g).norm()) for f, g in zip(found, reference, strict=True)]
         system = ZeroDivergence(case.network(), case.loss_of_output(), GradientDescent(rate))
         jumped = system.jump(0.0, system.initial_state(weights, inputs), inputs, inputs).weight
-        gaps += [
-            float((j - (w - rate * g)).norm()) / rate for j, w, g in zip(jumped, weights, reference, strict=True)
-        ]
+        gaps += [float((j - (w - rate * g)).norm()) / rate for j, w, g in zip(jumped, weights, reference, strict=True)]
         return float(np.max(gaps)) / size
 
     return check_property(
