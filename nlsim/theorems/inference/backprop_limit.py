@@ -173,9 +173,9 @@ INFERENCE_BACKPROP_LIMIT = Theorem(
     key="inference.backprop-limit",
     title="As the output's precision λ → 0, settled gradients are backpropagation",
     statement=(
-        "With precision λ at the clamped output (or a loss weighted by λ) and fixed precisions in the hidden layers, the "
-        "rest state that continues the forward pass has γ_l e_l = −λ ∂ℓ/∂h_l + O(λ²), so λ⁻¹ ∂F/∂W_l = ∂ℓ/∂W_l + O(λ). "
-        "Only the ratio of the output's precision to the hidden ones counts."
+        "With precision λ at the clamped output (or a loss weighted by λ) and fixed precisions in the hidden layers, "
+        "the rest state that continues the forward pass has γ_l e_l = −λ ∂ℓ/∂h_l + O(λ²), so "
+        "λ⁻¹ ∂F/∂W_l = ∂ℓ/∂W_l + O(λ). Only the ratio of the output's precision to the hidden ones counts."
     ),
     hypotheses=(
         "φ twice differentiable",

@@ -180,9 +180,9 @@ INTEGRATOR_ORDERS = Theorem(
     key="inference.integrator-orders",
     title="Integrators of the activity flow have orders 1, 2, 4, and the weight updates inherit them",
     statement=(
-        "At a fixed time the activities of explicit Euler, Heun and RK4 are 1, 2 and 4 orders accurate in the step, and "
-        "so are the weight updates made of them. At rest the method does not matter: all have the same rest states, and "
-        "Euler reaches one if and only if τ < 2/λ_max(∂²F), contracting by max|1 − τλ| a step."
+        "At a fixed time the activities of explicit Euler, Heun and RK4 are 1, 2 and 4 orders accurate in the step, "
+        "and so are the weight updates made of them. At rest the method does not matter: all have the same rest "
+        "states, and Euler reaches one if and only if τ < 2/λ_max(∂²F), contracting by max|1 − τλ| a step."
     ),
     hypotheses=("φ smooth", "steps in the range of stability"),
     source="textbook orders; for the activity flow derived and measured here",

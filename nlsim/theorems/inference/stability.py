@@ -293,8 +293,8 @@ STABILITY = Theorem(
     key="inference.stability",
     title="Inference learning never raises the loss of the sample it learns from",
     statement=(
-        "Inference that begins at the forward pass and never raises a free energy with constant precisions, followed by "
-        "unit-rate normalised updates of all layers, gives ℓ(θ') = ℓ(y, ĥ_L) ≤ F(ĥ) ≤ F(h) = ℓ(θ): for every α, "
+        "Inference that begins at the forward pass and never raises a free energy with constant precisions, followed "
+        "by unit-rate normalised updates of all layers, gives ℓ(θ') = ℓ(y, ĥ_L) ≤ F(ĥ) ≤ F(h) = ℓ(θ): for every α, "
         "however many inference steps are taken, and for any loss. Explicit SGD does so only below a bound on α."
     ),
     hypotheses=(
