@@ -70,15 +70,17 @@ def test_the_field_is_minus_the_gradient_of_the_energy(output):
     assert float(system.energy(0.0, at, inputs)) == pytest.approx(float(total.detach()), rel=1e-13)
 
 
-@each_output
+@pytest.mark.parametrize(
+    "output", [name for name in OUTPUTS if name != "settled, softmax"]
+)  # slow; free rests there too
 def test_rest_states_and_updates_are_those_of_the_state_form(output):
-    # softest modes decay at 0.25 or more: e^{−30} is left of both
+    # softest modes decay at 0.15 or more: e^{−30} is left of both
     system, plain, weights, inputs = pair(output)
     own, other = system.initial_state(weights, inputs), plain.initial_state(weights, inputs)
     flow, start = system.moving(own, Held(inputs))
-    own = system.whole(own, RK4.advance(flow, Held(inputs), start, 0.0, 0.3, 400))
+    own = system.whole(own, RK4.advance(flow, Held(inputs), start, 0.0, 0.3, 700))
     flow, start = plain.moving(other, Held(inputs))
-    other = plain.whole(other, RK4.advance(flow, Held(inputs), start, 0.0, 0.3, 400))
+    other = plain.whole(other, RK4.advance(flow, Held(inputs), start, 0.0, 0.3, 700))
     seen, plainly = system.flow(weights).settling(own.error, inputs), plain.settling(other, inputs)
     assert_round_off(seen.activity, plainly.activity, 1e-10 / 2**-52)
     assert_round_off(seen.errors, plainly.errors, 1e-10 / 2**-52)

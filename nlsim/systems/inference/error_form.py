@@ -168,7 +168,7 @@ class ErrorFormLearning:
     def begin(self, weights: Layers, inputs: Inputs) -> Layers:
         """Return zeros: the forward pass."""
         given = required_input(inputs)
-        ensemble = torch.broadcast_shapes(given.shape[:-2], weights[0].shape[:-2])
+        ensemble = (given[..., 0, 0] + weights[0][..., 0, 0]).shape
         count = self.network.depth - (self.output != "free")
         shapes = ((*ensemble, given.shape[-2], n) for n in self.network.sizes[:count])
         return tuple(given.new_zeros(shape) for shape in shapes)

@@ -234,7 +234,8 @@ def stiffest(case: Case) -> Tensor:
         return feedforward(network, unflat(point, weights), _given(inputs))[-1].reshape(-1)
 
     jacobian = torch.func.jacrev(output)(flat(weights))
-    return torch.linalg.eigh(jacobian @ jacobian.T).eigenvectors[:, -1][None, :]
+    vectors: Tensor = torch.linalg.eigh(jacobian @ jacobian.T).eigenvectors
+    return vectors[:, -1][None, :]
 
 
 def random_start_control(effort: Effort) -> Evidence:
