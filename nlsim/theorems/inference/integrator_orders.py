@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
+from scipy.integrate import solve_ivp  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor
 
 from nlsim.analysis.orders import pairwise_orders
