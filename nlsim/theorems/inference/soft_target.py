@@ -8,10 +8,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nlsim.analysis.orders import observed_order
 from nlsim.core.randomness import generator
 from nlsim.systems.inference.target import heuristic_target, settle_cross_entropy, settle_squared_error
 from nlsim.theorems.evidence import Evidence, Leg, Table, judge
+from nlsim.theorems.inference.variant_cases import slope
 from nlsim.theorems.inference.variant_symbols import identities
 from nlsim.theorems.property import check_property
 from nlsim.theorems.statement import Effort, Theorem
@@ -104,7 +104,7 @@ def heuristic_order(effort: Effort) -> Evidence:
         for size in sizes:
             exact = settle_cross_entropy(p, 1 / size, y) - p
             errors.append(float((heuristic_target(p, 1 / size, y) - p - exact).norm() / exact.norm()))
-        slopes.append(observed_order(sizes, errors))
+        slopes.append(slope(sizes, errors))
         rows += [(str(seed), f"{size:g}", f"{error:.2e}") for size, error in zip(sizes, errors, strict=True)]
     return Evidence(
         Leg.ORDER,

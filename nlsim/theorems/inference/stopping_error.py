@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nlsim.analysis.orders import observed_order
 from nlsim.core.ending import Ending
 from nlsim.core.state import norm
 from nlsim.core.system import Held, Inputs
@@ -17,7 +16,7 @@ from nlsim.systems.inference.learning import InferenceLearning
 from nlsim.systems.inference.precision import StepPrecision
 from nlsim.systems.signals import Constant
 from nlsim.theorems.evidence import Evidence, Leg, Table, judge
-from nlsim.theorems.inference.variant_cases import Case, relative, rest
+from nlsim.theorems.inference.variant_cases import Case, relative, rest, slope
 from nlsim.theorems.statement import Effort, Theorem
 
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6)
@@ -70,9 +69,9 @@ def stop(case: Case, tolerances: tuple[float, ...], step: float = 0.2) -> list[S
         if loop.ending is not Ending.STEADY:
             break
         activity = loop.state.activity
-        slope = float(norm(flow.vector_field(0.0, activity, inputs)))
+        size = float(norm(flow.vector_field(0.0, activity, inputs)))
         gap = float(flow.energy(0.0, activity, inputs).sum()) - lowest
-        found.append(Stopped(slope, relative(_update(system, weights, activity, inputs), best), gap))
+        found.append(Stopped(size, relative(_update(system, weights, activity, inputs), best), gap))
     return found
 
 
@@ -87,9 +86,9 @@ def stopping_order(effort: Effort) -> Evidence:
     rows, updates, gaps = [], [], []
     for seed in (5, 6, 7):
         found = stop(replace(NET, seed=seed), TOLERANCES)
-        slopes = [each.slope for each in found]
-        updates.append(observed_order(slopes, [each.update for each in found]))
-        gaps.append(observed_order(slopes, [each.gap for each in found]))
+        stops = [each.slope for each in found]
+        updates.append(slope(stops, [each.update for each in found]))
+        gaps.append(slope(stops, [each.gap for each in found]))
         rows += [(str(seed), f"{each.slope:.1e}", f"{each.update:.2e}", f"{each.gap:.2e}") for each in found]
     return Evidence(
         Leg.ORDER,

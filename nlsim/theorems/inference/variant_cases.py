@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nlsim.analysis.orders import observed_order
 from nlsim.core.randomness import generator
 from nlsim.core.state import leaves, rebuild
 from nlsim.core.system import Held, Inputs
@@ -114,6 +116,12 @@ def relative(found: Any, expected: Any) -> float:
     """Return ‖found − expected‖/‖expected‖ over all entries."""
     reference = flat(expected)
     return float((flat(found) - reference).norm() / reference.norm())
+
+
+def slope(steps: Sequence[float], errors: Sequence[float]) -> float:
+    """Return the observed order; NaN, which fails every comparison, where an error is 0 or no number."""
+    is_usable = len(errors) == len(steps) and all(0 < error < math.inf for error in errors)
+    return observed_order(steps, errors) if is_usable else math.nan
 
 
 def rest(flow: Any, start: Layers, inputs: Inputs, *, time: float = 0.0, step: float = 0.05) -> Layers:
