@@ -14,6 +14,7 @@ three layers' worth of pull-backs, whatever the depth, and the step from elimina
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -36,7 +37,11 @@ SHORTEST = 1e-10
 """τ below which the search is given up."""
 
 GROWTH = 2.0
-"""Factor by which τ grows after a step that helped, at least, and by which f may grow in a step."""
+"""Factor by which τ grows after a step that helped, at least, and f may grow in one that is taken."""
+
+
+Field = Callable[..., Layers]
+"""``field(ĥ_1, …) -> dĥ/dt``."""
 
 
 class RestEnding(StrEnum):
@@ -85,7 +90,7 @@ def find_rest(
     inputs: Inputs,
     *,
     tolerance: float | None = None,
-    max_iterations: int = 100,
+    max_iterations: int = 400,
 ) -> RestState:
     """Return where the activities come to rest, each sample on its own.
 
@@ -116,7 +121,7 @@ def find_rest(
     Notes
     -----
     Cost of a step: 3n pull-backs through the flow, n the width of the widest layer, and three systems of n unknowns a
-    layer and sample; 10 to 30 steps. The rule ``equal`` with a decay couples all layers: there the steps leave part
+    layer and sample; 10 to 30 steps, more where the flow passes a saddle. The rule ``equal`` with a decay couples all layers: there the steps leave part
     of J out, and converge linearly.
 
     References
@@ -153,17 +158,14 @@ def find_rest(
         step = _step(field, here, rates, 1 / tau)
         trial = tuple(h + d for h, d in zip(here, step, strict=True))
         after = _residual(field(*trial), trial)
-        # false for NaN
-        is_taken = ~is_done & (after <= GROWTH * missed)
         ratio = missed / after.clamp(min=torch.finfo(after.dtype).tiny)
-        is_polished = (missed <= tolerance) & ~(ratio >= GROWTH)
+        # both false for NaN
+        is_taken, is_halved = ~is_done & (ratio >= 1 / GROWTH), ratio >= GROWTH
+        is_polished = (missed <= tolerance) & ~is_halved  # what no longer halves is round-off
         is_taken = is_taken & ~(is_polished & ~(ratio > 1))
-        is_helped = is_taken & (ratio > 1)
-        tau = torch.where(
-            is_helped,
-            (tau * ratio.clamp(min=GROWTH)).clamp(max=LONGEST),
-            torch.where(is_done, tau, tau / GROWTH**2),
-        )
+        # along the flow f may rise for a while: τ then falls with it, as it grows when f falls
+        longer = torch.where(ratio > 1, ratio.clamp(min=GROWTH), ratio)
+        tau = torch.where(is_taken, (tau * longer).clamp(max=LONGEST), torch.where(is_done, tau, tau / GROWTH**2))
         chosen = is_taken.unsqueeze(-1)
         here = tuple(torch.where(chosen, t, h) for t, h in zip(trial, here, strict=True))
         rates, missed = field(*here), torch.where(is_taken, after, missed)
@@ -182,12 +184,12 @@ def _residual(rates: Layers, at: Layers) -> Tensor:
     return speed / size.clamp(min=1)
 
 
-def jacobian_blocks(field, at: Layers) -> dict[tuple[int, int], Tensor]:  # type: ignore[no-untyped-def]
+def jacobian_blocks(field: Field, at: Layers) -> dict[tuple[int, int], Tensor]:
     """Return ∂f_l/∂ĥ_k for |l − k| ≤ 1 as (l, k) -> ``(..., sample, layer l, layer k)``.
 
     Layers three apart share no neighbour, so one pull-back serves all of them, and all samples, at once.
     """
-    rates, pull = vjp(field, *at)
+    rates, pull = vjp(field, *at)[:2]
     blocks: dict[tuple[int, int], Tensor] = {}
     for colour in range(min(3, len(at))):
         rows = range(colour, len(at), 3)
@@ -207,11 +209,12 @@ def jacobian_blocks(field, at: Layers) -> dict[tuple[int, int], Tensor]:  # type
     return blocks
 
 
-def _step(field, at: Layers, rates: Layers, shift: Tensor) -> Layers:  # type: ignore[no-untyped-def]
+def _step(field: Field, at: Layers, rates: Layers, shift: Tensor) -> Layers:
     """Return δ of (shift · I − J) δ = f, by elimination from the first layer to the last and back."""
     blocks = jacobian_blocks(field, at)
     depth = len(at)
-    pivots, right = [], [f.unsqueeze(-1) for f in rates]
+    pivots: list[Tensor] = []
+    right = [f.unsqueeze(-1) for f in rates]
     for layer in range(depth):
         one = torch.eye(at[layer].shape[-1], dtype=shift.dtype, device=shift.device)
         pivot = shift[..., None, None] * one - blocks[layer, layer]
