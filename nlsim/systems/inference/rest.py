@@ -121,8 +121,8 @@ def find_rest(
     Notes
     -----
     Cost of a step: 3n pull-backs through the flow, n the width of the widest layer, and three systems of n unknowns a
-    layer and sample; 10 to 30 steps, more where the flow passes a saddle. The rule ``equal`` with a decay couples all layers: there the steps leave part
-    of J out, and converge linearly.
+    layer and sample; 10 to 30 steps, more where the flow passes a saddle. The rule ``equal`` with a decay couples all
+    layers: there the steps leave part of J out, and converge linearly.
 
     References
     ----------

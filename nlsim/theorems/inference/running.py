@@ -13,7 +13,7 @@ from nlsim.systems.inference.learning import InferenceLearning
 from nlsim.systems.inference.precision import Precision, StepPrecision
 from nlsim.systems.inference.rest import find_rest
 from nlsim.systems.inference.update import NormalisedLeastMeanSquares, Update
-from nlsim.systems.loss import LOSSES
+from nlsim.systems.loss import LOSSES, SQUARED_ERROR
 from nlsim.theorems.inference.proximal_cases import Draw
 
 NLMS = NormalisedLeastMeanSquares()
@@ -56,5 +56,10 @@ def running_step(system: InferenceLearning, weights: Layers, sample: tuple[Tenso
 
 
 def step_of(draw: Draw, kind: str, rate: float, sample: tuple[Tensor, Tensor] | None = None) -> Layers:
-    """Return the weights after one running step with the precisions of a kind, from the drawn weights."""
-    return running_step(running(draw, StepPrecision(rate, kind)), draw.weights(), sample or draw.sample())
+    """Return the weights after one running step with the precisions of a kind, from the drawn weights.
+
+    The output of the squared error is settled in closed form; that of a softmax is a part of the state.
+    """
+    output = "settled" if draw.loss == SQUARED_ERROR.name else "free"
+    system = running(draw, StepPrecision(rate, kind), output=output)
+    return running_step(system, draw.weights(), sample or draw.sample())
