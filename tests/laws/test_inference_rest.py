@@ -17,11 +17,12 @@ from nlsim.errors import NlsimError
 from nlsim.integrate.control import FixedStep
 from nlsim.integrate.explicit import EXPLICIT_EULER
 from nlsim.integrate.loop import Loop
-from nlsim.systems.inference.flow import Gains
+from nlsim.systems.activation import IDENTITY, Activation
 from nlsim.systems.inference.linear import hard_clamp, inference_hessian
 from nlsim.systems.inference.precision import KINDS, ConstantPrecision, StepPrecision
 from nlsim.systems.inference.rest import RestEnding, find_rest, jacobian_blocks
 from nlsim.systems.loss import CROSS_ENTROPY, SQUARED_ERROR
+from nlsim.systems.network import LayeredNetwork
 from nlsim.systems.signals import Constant
 
 RULES = {"one": ConstantPrecision(), "one a layer": ConstantPrecision((0.5, 2.0, 0.8))}
@@ -49,6 +50,7 @@ def relax(system, state, inputs, tolerance, dt=0.2):
         state,
         until=1e5,
         steady_tolerance=tolerance,
+        max_steps=20000,
         check_every=50,
     )
     list(loop)
@@ -66,17 +68,17 @@ def test_rest_is_where_the_flow_relaxes_to(rule, clamp):
     assert rest.residual.shape == (3,)
     assert float(rest.residual.max()) <= 1e-14
     assert_same_bits(moving, before)
-    loop = relax(system, state, inputs, 1e-11)
+    loop = relax(system, state, inputs, 1e-9, dt=0.05)
     assert loop.ending is Ending.STEADY
-    # the gap is at most 1e-11 ‖ĥ‖/λ with ‖ĥ‖ < 10; the slowest rate λ of these flows is above 0.02
-    assert gap(loop.state.activity, rest.activity) <= 5e-9
+    # the gap is at most 1e-9 ‖ĥ‖/λ with ‖ĥ‖ < 10; the slowest rate λ of these flows is above 0.02
+    assert gap(loop.state.activity, rest.activity) <= 5e-7
     assert gap(rest.activity, moving) > 1e-2
 
 
 @pytest.mark.parametrize("clamp", CLAMPS)
 def test_rest_of_the_plain_flow_is_that_of_the_scaled_one(clamp):
     output, loss = CLAMPS[clamp]
-    system, _, inputs, flow, moving = begin(precision=StepPrecision(0.7), output=output, loss=loss)
+    _, _, inputs, flow, moving = begin(precision=StepPrecision(0.7), output=output, loss=loss)
     rest = find_rest(flow, moving, inputs)
     assert not flow.is_scaled
     # γ ≤ 1/(0.7 n), n ≥ 1 for the bias: the flow is the scaled one times 1.5 at most, of some ten roundings
@@ -127,14 +129,11 @@ def test_no_sample_sees_its_batch_and_an_ensemble_is_its_members():
     assert_round_off(tuple(h[1] for h in pair.activity), second.activity, 300)
 
 
-def test_the_search_goes_downstream_and_passes_a_saddle():
-    # F = (1 − h₂)²/2 ..., one tanh neuron: from either side of the ridge the flow's own rest state is found
+def test_the_search_goes_downstream():
+    # one tanh neuron; from wherever it starts, the rest state found is the one that the flow comes to
     network = linear_output((1, 1, 1), has_bias=False)
     system = make_system(network, precision=ConstantPrecision((0.02, 1.0)))
     one = torch.ones((1, 1), dtype=torch.float64)
-    weights, inputs = (0.0 * one, 3.0 * one), Inputs(one, 0.0 * one)
-    state = system.initial_state(weights, inputs)
-    assert find_rest(system.flow(weights), state.activity, inputs).is_at_rest
     weights, inputs = (2.0 * one, -3.0 * one), Inputs(one, 2.0 * one)
     for h in (4.0, 2.0, 0.5, -2.0):
         begun = replace(system.initial_state(weights, inputs), activity=(h * one,))
@@ -145,16 +144,19 @@ def test_the_search_goes_downstream_and_passes_a_saddle():
 
 
 def test_no_rest_state_is_said():
-    # feedback without an own error ("Fast") drives the hidden layers until the target is reached or for ever
-    system, _, inputs, flow, moving = begin(gains=Gains(0.0, 0.5))
-    rest = find_rest(flow, moving, inputs)
-    assert rest.ending in (RestEnding.STALLED, RestEnding.BUDGET_SPENT)
+    # φ jumps by 2 at 0, so f = 0.3 − 2h − sign h changes its sign there without vanishing
+    jumping = Activation("jump", lambda a: a + torch.sign(a), lambda a, y: torch.ones_like(a), None)
+    network = LayeredNetwork((1, 1, 1), (jumping, IDENTITY), has_bias=False)
+    one = torch.ones((1, 1), dtype=torch.float64)
+    system, weights, inputs = make_system(network), (0 * one, one), Inputs(one, 0.3 * one)
+    rest = find_rest(system.flow(weights), (0 * one,), inputs)
+    assert rest.ending is RestEnding.STALLED
     assert not rest.is_at_rest
-    assert float(rest.residual.max()) > rest.tolerance
+    assert float(rest.residual) == pytest.approx(0.3)
 
 
 def test_what_cannot_be_searched_is_said():
-    system, _, inputs, flow, moving = begin()
+    _, _, inputs, flow, moving = begin()
     assert find_rest(flow, moving, inputs, max_iterations=1).ending is RestEnding.BUDGET_SPENT
     broken = tuple(h * float("nan") for h in moving)
     assert find_rest(flow, broken, inputs).ending is RestEnding.NOT_FINITE
@@ -164,7 +166,7 @@ def test_what_cannot_be_searched_is_said():
 
 
 def test_nothing_to_settle_is_at_rest():
-    system, _, inputs, flow, moving = begin(network=linear_output((5, 4)))
+    _, _, inputs, flow, moving = begin(network=linear_output((5, 4)))
     rest = find_rest(flow, moving, inputs)
     assert rest.activity == ()
     assert rest.is_at_rest
