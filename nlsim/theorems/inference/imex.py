@@ -7,12 +7,12 @@ from typing import Any
 import sympy as sp
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.func import jvp
+from torch.func import jacrev
 
 from nlsim.analysis.orders import observed_order
 from nlsim.systems.inference.energy import Layers, feedforward, predict
 from nlsim.systems.inference.flow import ActivityFlow
-from nlsim.systems.inference.implicit_step import flatten, solve_in_activities
+from nlsim.systems.inference.implicit_step import flatten, solve_in_activities, unflatten
 from nlsim.systems.inference.learning import InferenceLearning
 from nlsim.systems.inference.precision import StepPrecision
 from nlsim.systems.inference.proximal import certificate
@@ -114,11 +114,15 @@ def defect_order(effort: Effort) -> Evidence:
     draw, rates, mismatches, rows = Draw(seed=1), (1e-2, 3e-3, 1e-3, 3e-4), [], []
     sample, weights = (draw.sample()[0], draw.near_target(1.0)), draw.weights()
     gradient = mixed_gradient(draw, sample, weights, weights)
-    slope = jvp(lambda *feedback: mixed_gradient(draw, sample, weights, feedback), weights, gradient)[1]
+
+    def by_feedback(row: Tensor) -> Tensor:
+        return flatten(mixed_gradient(draw, sample, weights, unflatten(row, weights)))
+
+    slope = jacrev(by_feedback)(flatten(weights)) @ flatten(gradient)
     for alpha in rates:
         new = step_of(draw, "self_consistent", alpha, sample)
         exact = solve_in_activities(draw.problem(alpha), weights, *sample).weights
-        measured, expected = flatten(new) - flatten(exact), -(alpha**2) * flatten(slope)
+        measured, expected = flatten(new) - flatten(exact), -(alpha**2) * slope
         mismatches.append(float((measured - expected).norm() / expected.norm()))
         norms = (f"{float(each.norm()):.3e}" for each in (expected, measured))
         rows.append((f"{alpha:g}", *norms, f"{mismatches[-1]:.2e}"))
@@ -135,7 +139,7 @@ def defect_order(effort: Effort) -> Evidence:
 
 def certificate_control(effort: Effort) -> Evidence:
     """The step must not be implicit: the feedback weights are the old ones, which is seen at α = 1, ρ = 1."""
-    plain, exact = [], []
+    plain, exact = list[float](), list[float]()
     for seed in range(4):
         draw = Draw(seed=20 + seed)
         sample, problem, weights = (draw.sample()[0], draw.near_target(1.0)), draw.problem(1.0), draw.weights()

@@ -68,9 +68,12 @@ def series(kind: str, small: Any, terms: int) -> list[Pair]:
     """Return the Taylor coefficients of a rule's step (U, V), orders 1 … terms, in α or in ρ."""
     y = W2 * F0 + RHO
     if kind in ("explicit", "linearly implicit", "Levenberg–Marquardt"):
-        moved = one_shot(kind, y)
+        first, second = one_shot(kind, y)
         return [
-            tuple(sp.diff(m, small, k).subs(small, 0) / sp.factorial(k) for m in moved)  # type: ignore[misc]
+            (
+                sp.diff(first, small, k).subs(small, 0) / sp.factorial(k),
+                sp.diff(second, small, k).subs(small, 0) / sp.factorial(k),
+            )
             for k in range(1, terms + 1)
         ]
     unknown = [(sp.Symbol(f"U{k}"), sp.Symbol(f"V{k}")) for k in range(1, terms + 1)]
