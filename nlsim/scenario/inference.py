@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nlsim.scenario.networks import Layers
-from nlsim.scenario.value import Model, NonNegative, Positive
+from nlsim.scenario.value import Count, Model, NonNegative, Positive
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -87,7 +87,20 @@ class Adam(Model):
     """ε, added to the normaliser."""
 
 
-Update = Annotated[LeastMeanSquares | NormalisedLeastMeanSquares | Adam, Field(discriminator="name")]
+class MeanSizeUpdate(Model):
+    """Least mean squares with a rate for each weight that shrinks with the mean size of its gradient (MQ)."""
+
+    name: Literal["mean_size"]
+    """Which update."""
+    rate: Positive
+    """Learning rate."""
+    floor: Positive = 1e-6
+    """The least that a rate is divided by."""
+    memory: Share = 0.9999
+    """Memory of the mean size."""
+
+
+Update = Annotated[LeastMeanSquares | NormalisedLeastMeanSquares | Adam | MeanSizeUpdate, Field(discriminator="name")]
 
 
 class InferenceLearning(Model):
@@ -109,3 +122,72 @@ class InferenceLearning(Model):
     """d_l of each hidden layer [1/time]; empty for none."""
     gains: Gains | None = None
     """Couplings by hand; without it they follow from the precisions."""
+
+
+class IncrementalLearning(Model):
+    """Incremental inference learning: activities and weights descend the same free energy at the same time."""
+
+    name: Literal["incremental_inference"]
+    """Which system."""
+    network: Layers
+    """What learns; its output_activation must be identity."""
+    precision: Precision = ConstantPrecision(name="constant")
+    """How prediction errors are weighted."""
+    output: Literal["clamped", "free", "settled"] = "clamped"
+    """Output held at the target, pulled to it, or at the best compromise in closed form."""
+    rate: Positive
+    """η, how fast weights move against activities [1/time]."""
+    restarts: bool = True
+    """Whether the activities of the next sample begin at its forward pass."""
+
+
+class SequentialLearning(Model):
+    """Sequential inference: a few sweeps from output to input when a sample ends, then the weights jump."""
+
+    name: Literal["sequential_inference"]
+    """Which system."""
+    network: Layers
+    """What learns; its output_activation must be identity."""
+    update: Update
+    """How the weights jump."""
+    step: Positive = 0.05
+    """Step γ of the first sweep; that of sweep t is γ/(1 + t)."""
+    sweeps: Count = 3
+    """Sweeps for each batch."""
+    strength: Positive = 100.0
+    """β: the output is held at β/(1 + β) of the target and 1/(1 + β) of the prediction."""
+    is_cooling: bool = True
+    """Whether later sweeps take smaller steps."""
+
+
+class GradientDescent(Model):
+    """W ← W − η mean ∂L/∂W."""
+
+    name: Literal["sgd"]
+    """Which rule."""
+    rate: Positive
+    """η."""
+
+
+class BackpropagationSteps(Model):
+    """Backpropagation: one step of gradient descent or Adam on each batch, when it ends."""
+
+    name: Literal["backpropagation"]
+    """Which system."""
+    network: Layers
+    """What learns; its output_activation must be identity."""
+    descent: Annotated[GradientDescent | Adam, Field(discriminator="name")]
+    """How a gradient becomes a step."""
+
+
+class BackpropagationProximal(Model):
+    """BP-prox: the output target and the normalised update of an implicit step, with backpropagation in between."""
+
+    name: Literal["backpropagation_proximal"]
+    """Which system."""
+    network: Layers
+    """What learns; its output_activation must be identity."""
+    rate: Positive
+    """α, the size of the step."""
+    epsilon: NonNegative = 0.0
+    """ε, added to every normaliser."""

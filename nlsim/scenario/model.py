@@ -13,12 +13,18 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from nlsim.scenario.inference import Adam as Adam
+from nlsim.scenario.inference import BackpropagationProximal as BackpropagationProximal
+from nlsim.scenario.inference import BackpropagationSteps as BackpropagationSteps
 from nlsim.scenario.inference import ConstantPrecision as ConstantPrecision
 from nlsim.scenario.inference import Gains as Gains
+from nlsim.scenario.inference import GradientDescent as GradientDescent
+from nlsim.scenario.inference import IncrementalLearning as IncrementalLearning
 from nlsim.scenario.inference import InferenceLearning as InferenceLearning
 from nlsim.scenario.inference import LeastMeanSquares as LeastMeanSquares
+from nlsim.scenario.inference import MeanSizeUpdate as MeanSizeUpdate
 from nlsim.scenario.inference import NormalisedLeastMeanSquares as NormalisedLeastMeanSquares
 from nlsim.scenario.inference import Precision as Precision
+from nlsim.scenario.inference import SequentialLearning as SequentialLearning
 from nlsim.scenario.inference import StepPrecision as StepPrecision
 from nlsim.scenario.inference import Update as Update
 from nlsim.scenario.networks import Graph as Graph

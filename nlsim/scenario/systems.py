@@ -6,7 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nlsim.scenario.inference import InferenceLearning
+from nlsim.scenario.inference import (
+    BackpropagationProximal,
+    BackpropagationSteps,
+    IncrementalLearning,
+    InferenceLearning,
+    SequentialLearning,
+)
 from nlsim.scenario.networks import Layers, Network
 from nlsim.scenario.value import ActivationName, Count, Finite, Matrix, Model, NonNegative, Positive, Vector
 
@@ -83,8 +89,8 @@ class HeavyBall(Model):
 class HamiltonianLearning(Model):
     """Hamiltonian Learning (Melacci et al.), state and costate reset sample by sample.
 
-    With form "output" or "state" under ordered_euler with dt = interval = τ and speed = 1/τ it is SGD: learning rate
-    βτ, momentum 1 − τη, dampening 1 − τφ.
+    With form "output" or "state" under ordered_euler with dt = interval = τ, speed = 1/τ and φ = 1/τ it is SGD with
+    learning rate βτ and momentum 1 − τη. (Dampening needs another φ in the first step, which Python offers.)
     """
 
     name: Literal["hamiltonian_learning"]
@@ -102,7 +108,7 @@ class HamiltonianLearning(Model):
     speed: Positive
     """c of every part of the state [1/time]."""
     regularisation: NonNegative = 0.0
-    """Weight decay."""
+    """Weight k of the regulariser |W|²/2."""
 
 
 class LinearQuadratic(Model):
@@ -162,7 +168,17 @@ class Tracking(Model):
     """Multiply the whole field by a sign that changes; not together with is_reversed."""
 
 
-Learner = CostateReversal | HamiltonEquations | HeavyBall | HamiltonianLearning | InferenceLearning
+Learner = (
+    CostateReversal
+    | HamiltonEquations
+    | HeavyBall
+    | HamiltonianLearning
+    | InferenceLearning
+    | IncrementalLearning
+    | SequentialLearning
+    | BackpropagationSteps
+    | BackpropagationProximal
+)
 """Systems that learn with a network."""
 
 Follower = LinearQuadratic | Tracking

@@ -14,7 +14,8 @@ from nlsim.errors import NlsimError, ScenarioError
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
 from nlsim.simulation.signals import Driven, held_samples, sinusoids, target
-from nlsim.systems.catalogue import SystemEntry, build_loss, build_network
+from nlsim.systems.catalogue import build_loss, build_network
+from nlsim.systems.entry import SystemEntry
 from nlsim.systems.evaluation import evaluation_observables
 from nlsim.systems.loss import Loss
 from nlsim.systems.network import Network

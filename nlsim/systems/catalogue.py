@@ -13,6 +13,7 @@ from nlsim.core.system import Inputs
 from nlsim.systems.activation import ACTIVATIONS
 from nlsim.systems.backprop import HeavyBall, HeavyBallState
 from nlsim.systems.digraph import Digraph, digraph
+from nlsim.systems.entry import SystemEntry
 from nlsim.systems.hamiltonian.learning import CostateReversal, HamiltonEquations, RecurrentCostateReversal
 from nlsim.systems.hamiltonian.linear_quadratic import (
     LinearQuadraticEquations,
@@ -30,39 +31,11 @@ from nlsim.systems.hamiltonian.tracking import (
     TrackingState,
     random_network,
 )
-from nlsim.systems.inference.flow import Gains
-from nlsim.systems.inference.learning import InferenceLearning
-from nlsim.systems.inference.precision import ConstantPrecision, Precision, StepPrecision
-from nlsim.systems.inference.update import Adam, LeastMeanSquares, NormalisedLeastMeanSquares, Update
+from nlsim.systems.inference.entries import INFERENCE_LEARNERS
 from nlsim.systems.loss import LOSSES, Loss
 from nlsim.systems.network import LayeredNetwork, Network
 
 Weights = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class SystemEntry:
-    """A system that learns with a network.
-
-    Attributes
-    ----------
-    name : str
-        Name in scenarios.
-    summary : str
-        One line for a person.
-    system : type
-        The class.
-    build : callable
-        ``build(network, loss, constants) -> system``, constants by their scenario names.
-    initial_state : callable
-        ``initial_state(system, weights, inputs) -> state`` at t = 0, where the inputs are the given ones.
-    """
-
-    name: str
-    summary: str
-    system: type
-    build: Callable[[Network, Loss, Mapping[str, Any]], Any]
-    initial_state: Callable[[Any, Weights, Inputs], Any]
 
 
 @dataclass(frozen=True)
@@ -160,24 +133,6 @@ def _hamiltonian_learning(network: Network, loss: Loss, constants: Mapping[str, 
     return build_learning(network, loss, **constants)
 
 
-def _inference(network: Network, loss: Loss, constants: Mapping[str, Any]) -> InferenceLearning:
-    assert isinstance(network, LayeredNetwork)
-    precision, update = dict(constants["precision"]), dict(constants["update"])
-    if isinstance(precision.get("gamma"), list):
-        precision["gamma"] = tuple(precision["gamma"])
-    gains = constants["gains"]
-    return InferenceLearning(
-        network,
-        loss,
-        PRECISIONS[precision.pop("name")](**precision),
-        constants["output"],
-        UPDATES[update.pop("name")](**update),
-        is_scaled=constants["is_scaled"],
-        decay=tuple(constants["decay"]),
-        gains=None if gains is None else Gains(**gains),
-    )
-
-
 def _linear_quadratic(constants: Mapping[str, Any], like: Tensor) -> LinearQuadraticEquations | LinearQuadraticReversal:
     names = ("drift", "control", "tracking_weight", "control_weight")
     matrices = {name: like.new_tensor(constants[name]) for name in names}
@@ -208,12 +163,6 @@ def _tracking_state(
 
 FLIPS: dict[str, type[PeriodicFlip] | type[TrackBall]] = {"periodic": PeriodicFlip, "track_ball": TrackBall}
 """Every way of flipping the sign of a vector field by its scenario name."""
-
-PRECISIONS: dict[str, Callable[..., Precision]] = {"constant": ConstantPrecision, "step": StepPrecision}
-"""Every rule for precisions by its scenario name."""
-
-UPDATES: dict[str, Callable[..., Update]] = {"lms": LeastMeanSquares, "nlms": NormalisedLeastMeanSquares, "adam": Adam}
-"""Every jump of the weights of inference learning by its scenario name."""
 
 LEARNERS = {
     each.name: each
@@ -246,13 +195,7 @@ LEARNERS = {
             _hamiltonian_learning,
             lambda system, weights, inputs: system.initial_state(weights, samples_in(inputs)),
         ),
-        SystemEntry(
-            "inference",
-            "predictive coding: activities settle, then weights jump (Alonso et al.)",
-            InferenceLearning,
-            _inference,
-            lambda system, weights, inputs: system.initial_state(weights, inputs),
-        ),
+        *INFERENCE_LEARNERS,
     )
 }
 """Systems that learn with a network by their scenario names."""

@@ -25,12 +25,27 @@ from nlsim.theorems.hamiltonian.symplectic import SYMPLECTIC
 from nlsim.theorems.hamiltonian.time_reversal import TIME_REVERSAL
 from nlsim.theorems.hamiltonian.time_scaling import TIME_SCALING
 from nlsim.theorems.hamiltonian.trajectory_gradient import TRAJECTORY_GRADIENT
+from nlsim.theorems.inference.anti_decay import ANTI_DECAY
+from nlsim.theorems.inference.backprop_limit import INFERENCE_BACKPROP_LIMIT
 from nlsim.theorems.inference.deep_linear import DEEP_LINEAR_TARGET, EQUILIBRATED_ENERGY, TANGENT_KERNEL
+from nlsim.theorems.inference.error_form import ERROR_FORM
+from nlsim.theorems.inference.error_orders import ERROR_ORDERS
+from nlsim.theorems.inference.fixed_prediction import FIXED_PREDICTION
+from nlsim.theorems.inference.imex import IMEX
 from nlsim.theorems.inference.implicit_sgd import IMPLICIT_SGD
+from nlsim.theorems.inference.integrator_orders import INTEGRATOR_ORDERS
 from nlsim.theorems.inference.minimum_norm import MINIMUM_NORM_UPDATE
+from nlsim.theorems.inference.mu_pc import MU_PC
+from nlsim.theorems.inference.post_activation_form import POST_ACTIVATION_FORM
 from nlsim.theorems.inference.proximal_variants import MINI_BATCH_GRAM, NORMALISER_PENALTY
+from nlsim.theorems.inference.realisation import REALISATION
 from nlsim.theorems.inference.single_plastic import SINGLE_PLASTIC_LAYER
+from nlsim.theorems.inference.soft_target import SOFT_TARGET
+from nlsim.theorems.inference.stability import STABILITY
 from nlsim.theorems.inference.step_limits import INTERPOLATION_LIMIT, ONE_LAYER_CONTRACTION, STRICT_SADDLE
+from nlsim.theorems.inference.stopping_error import STOPPING_ERROR
+from nlsim.theorems.inference.truncated_inference import TRUNCATED_INFERENCE
+from nlsim.theorems.inference.zero_divergence import Z_IL
 from nlsim.theorems.statement import Theorem
 
 THEOREMS: dict[str, Theorem] = {
@@ -60,16 +75,31 @@ THEOREMS: dict[str, Theorem] = {
         SGD_DICTIONARY,
         BPTT_DICTIONARY,
         MINIMUM_NORM_UPDATE,
+        REALISATION,
         IMPLICIT_SGD,
+        ANTI_DECAY,
+        IMEX,
+        ERROR_ORDERS,
         SINGLE_PLASTIC_LAYER,
         DEEP_LINEAR_TARGET,
         EQUILIBRATED_ENERGY,
         TANGENT_KERNEL,
-        MINI_BATCH_GRAM,
-        NORMALISER_PENALTY,
-        STRICT_SADDLE,
-        ONE_LAYER_CONTRACTION,
+        INFERENCE_BACKPROP_LIMIT,
         INTERPOLATION_LIMIT,
+        STABILITY,
+        ONE_LAYER_CONTRACTION,
+        NORMALISER_PENALTY,
+        MINI_BATCH_GRAM,
+        TRUNCATED_INFERENCE,
+        Z_IL,
+        FIXED_PREDICTION,
+        ERROR_FORM,
+        MU_PC,
+        SOFT_TARGET,
+        POST_ACTIVATION_FORM,
+        STRICT_SADDLE,
+        INTEGRATOR_ORDERS,
+        STOPPING_ERROR,
     )
 }
 """Every theorem by its key."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -12,6 +13,7 @@ from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS
 from nlsim.scenario import model
 from nlsim.systems.activation import ACTIVATIONS
 from nlsim.systems.catalogue import FLIPS, FOLLOWERS, LEARNERS, SYSTEMS
+from nlsim.systems.inference.entries import DESCENTS, PRECISIONS, UPDATES
 from nlsim.systems.loss import LOSSES
 from nlsim.theorems.catalogue import THEOREMS
 
@@ -38,6 +40,22 @@ def test_flips_of_schema_and_catalogue_agree() -> None:
     for each in get_args(get_args(model.Flip)[0]):
         (name,) = names_of(each.model_fields["name"].annotation)
         assert set(each.model_fields) - {"name"} == set(inspect.signature(FLIPS[name]).parameters)
+
+
+@pytest.mark.parametrize(
+    ("union", "kinds"),
+    [
+        (model.Precision, PRECISIONS),
+        (model.Update, UPDATES),
+        (model.BackpropagationSteps.model_fields["descent"].annotation, DESCENTS),
+    ],
+)
+def test_parts_of_inference_learning_agree(union: object, kinds: dict[str, Callable[..., object]]) -> None:
+    members = [each for each in get_args(union) if inspect.isclass(each)] or get_args(get_args(union)[0])
+    assert {tag for each in members for tag in names_of(each.model_fields["name"].annotation)} == set(kinds)
+    for each in members:
+        (name,) = names_of(each.model_fields["name"].annotation)
+        assert set(each.model_fields) - {"name"} <= set(inspect.signature(kinds[name]).parameters)
 
 
 @pytest.mark.parametrize(("union", "entries"), [(model.Learner, LEARNERS), (model.Follower, FOLLOWERS)])
