@@ -68,7 +68,9 @@ def _path_name(path: tuple[Any, ...]) -> str:
 
 
 def norm(state: Any) -> torch.Tensor:
-    """Return the Euclidean norm over all tensors of a state, as a 0-d tensor on its device."""
+    """Return the Euclidean norm over all tensors of a state, as a 0-d tensor on its device; 0 for a state of none."""
+    if not leaves(state):
+        return torch.zeros(())
     sizes = torch.stack([torch.linalg.vector_norm(leaf) for leaf in leaves(state)])
     total: torch.Tensor = torch.linalg.vector_norm(sizes)
     return total

@@ -137,6 +137,7 @@ class Loop(Generic[S]):
                 self._end(Ending.REACHED_END, "")
             if self.ending is Ending.DIVERGED:
                 return
+            is_record = is_record and self.t == target  # a stretch that was cut short has not come to its record
             is_cut = self.ending not in (None, Ending.REACHED_END)
             if is_cut and self.record_times and not is_same_instant(shown, self.t):
                 is_record = True  # the run stops here: its last state belongs into the record
@@ -158,6 +159,10 @@ class Loop(Generic[S]):
         """End the run from outside; the state is the last complete one. A run that has ended stays so."""
         if self.ending is None:
             self._end(Ending.INTERRUPTED, f"at t = {self.t:.9g}")
+
+    def diverge(self, detail: str) -> None:
+        """End the run as diverged from outside: something read from a finite state is not finite."""
+        self._end(Ending.DIVERGED, detail)
 
     def _reach(self, piece: Piece, target: float, *, must_look: bool) -> None:
         budget = sys.maxsize if self.max_steps is None else self.max_steps - self.steps

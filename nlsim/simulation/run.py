@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nlsim.core.ending import Ending
 from nlsim.core.state import leaves, named_leaves
@@ -159,11 +161,19 @@ def _follow(
                     writer.append(tick.t, frame)
                     frames += 1
                     last = {name: float(value) for name, value in frame.items() if value.ndim == 0}
+                    bad = first_bad_channel(frame)
+                    if bad is not None:
+                        loop.diverge(f"channel {bad} is not finite at t = {tick.t:.9g}, although the state is")
                 if progress is not None:
                     progress(tick.t, tick.steps)
     except KeyboardInterrupt:
         loop.interrupt()
     return frames, last
+
+
+def first_bad_channel(frame: dict[str, NDArray[Any]]) -> str | None:
+    """Name the first channel that holds NaN or infinity, or return None."""
+    return next((name for name, value in frame.items() if not np.isfinite(value).all()), None)
 
 
 @contextmanager

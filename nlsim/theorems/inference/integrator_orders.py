@@ -17,7 +17,9 @@ from nlsim.systems.inference.energy import Layers
 from nlsim.systems.inference.flow import ActivityFlow
 from nlsim.systems.inference.learning import InferenceLearning
 from nlsim.systems.inference.precision import ConstantPrecision, Precision, StepPrecision
+from nlsim.systems.inference.sequential import SequentialLearning
 from nlsim.theorems.evidence import Evidence, Leg, Table, judge
+from nlsim.theorems.inference.other_systems import sequential_rest
 from nlsim.theorems.inference.stability import stiffness
 from nlsim.theorems.inference.variant_cases import Case, cases, flat, relative, rest, unflat
 from nlsim.theorems.property import check_property
@@ -186,6 +188,6 @@ INTEGRATOR_ORDERS = Theorem(
     ),
     hypotheses=("φ smooth", "steps in the range of stability"),
     source="textbook orders; for the activity flow derived and measured here",
-    about=(ActivityFlow, InferenceLearning, ExplicitRungeKutta),
-    checks=(method_orders, same_rest, contraction, wrong_weights_control),
+    about=(ActivityFlow, InferenceLearning, SequentialLearning, ExplicitRungeKutta),
+    checks=(method_orders, same_rest, sequential_rest, contraction, wrong_weights_control),
 )

@@ -16,11 +16,13 @@ from nlsim.core.system import Held, Inputs
 from nlsim.integrate.explicit import EXPLICIT_EULER
 from nlsim.systems.inference.baselines import BackpropagationSteps, GradientDescent
 from nlsim.systems.inference.energy import Layers, feedforward, free_energy, nlms, predict
+from nlsim.systems.inference.incremental import IncrementalLearning
 from nlsim.systems.inference.learning import InferenceLearning
 from nlsim.systems.inference.precision import StepPrecision
 from nlsim.systems.inference.update import NormalisedLeastMeanSquares
 from nlsim.systems.loss import SQUARED_ERROR
 from nlsim.theorems.evidence import Evidence, Leg, judge
+from nlsim.theorems.inference.other_systems import joint_descent
 from nlsim.theorems.inference.variant_cases import Case, cases, flat, unflat
 from nlsim.theorems.inference.variant_symbols import WIDTHS, SymbolicNet, concrete, identities, largest_gap, values_of
 from nlsim.theorems.property import check_property
@@ -309,11 +311,20 @@ STABILITY = Theorem(
         "Alonso, Millidge, Krichmar and Neftci, NeurIPS 2022, claim stability across learning rates; "
         "this statement and its proof are derived here"
     ),
-    about=(InferenceLearning, StepPrecision, NormalisedLeastMeanSquares, BackpropagationSteps, nlms, free_energy),
+    about=(
+        InferenceLearning,
+        StepPrecision,
+        NormalisedLeastMeanSquares,
+        BackpropagationSteps,
+        IncrementalLearning,
+        nlms,
+        free_energy,
+    ),
     checks=(
         prove_chain,
         bridge_update,
         never_rises,
+        joint_descent,
         long_step_control,
         explicit_control,
         random_start_control,

@@ -12,12 +12,14 @@ from torch import Tensor
 from torch.func import grad, jacrev
 
 from nlsim.analysis.orders import observed_order
+from nlsim.systems.inference.baselines import BackpropagationProximal
 from nlsim.systems.inference.closed_form import cross_entropy_target, linear_step
 from nlsim.systems.inference.energy import Layers, feedforward
 from nlsim.systems.inference.implicit_step import flatten, solve_in_activities, unflatten
 from nlsim.systems.inference.linear import hard_clamp
 from nlsim.systems.loss import SQUARED_ERROR
 from nlsim.theorems.evidence import Evidence, Leg, Table, judge
+from nlsim.theorems.inference.other_systems import one_layer_baseline
 from nlsim.theorems.inference.proximal_cases import Draw, number, symbolic_net, symbolic_twin
 from nlsim.theorems.property import check_property
 from nlsim.theorems.statement import Effort, Theorem
@@ -117,8 +119,8 @@ ONE_LAYER_CONTRACTION = Theorem(
     ),
     hypotheses=("one layer", "one sample"),
     source="Toulis & Airoldi, Annals of Statistics 45(4), 2017; Haykin, Adaptive Filter Theory",
-    about=(linear_step, cross_entropy_target),
-    checks=(prove_contraction, bridge_linear_step, contraction, explicit_control),
+    about=(linear_step, cross_entropy_target, BackpropagationProximal),
+    checks=(prove_contraction, bridge_linear_step, contraction, one_layer_baseline, explicit_control),
 )
 
 
