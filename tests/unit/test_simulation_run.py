@@ -13,7 +13,7 @@ import xarray as xr
 import nlsim
 from nlsim.core.ending import Ending
 from nlsim.errors import RunFileError, ScenarioError
-from nlsim.scenario.load import LoadedScenario, parse_scenario
+from nlsim.scenario.load import LoadedScenario, load_scenario, parse_scenario
 from nlsim.simulation import run as run_module
 from nlsim.simulation.build import build
 from nlsim.simulation.check import distinct, grid, is_multiple
@@ -221,3 +221,44 @@ def test_grid_and_multiples() -> None:
     assert not is_multiple(0.05, 0.1)
     assert not is_multiple(0.3001, 0.1)
     assert distinct([0.1 * 3, 0.3, 0.4]) == [0.1 * 3, 0.4]
+
+
+CUT_SHORT = {
+    "budget_spent": ("hamiltonian/flip_scalar", ["max_steps=3", "until=1.0"], 4),
+    "not_converged": (
+        "hamiltonian/flip_scalar",
+        ["stepper.name=gauss4", "stepper.dt=0.1", "system.flip.half_period=0.1", "record.every=0.1", "until=1.0",
+         "system.tracking_weight=[[1e5]]"],
+        1,
+    ),
+    "step_too_small": (
+        "hamiltonian/flip_scalar",
+        ['stepper={name="adaptive", min_step=0.005, rtol=1e-9, atol=1e-12}', "record.every=0.01", "until=1.0",
+         "system.tracking_weight=[[1e7]]"],
+        2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", CUT_SHORT)
+def test_a_run_cut_short_between_records_has_each_time_once(ending: str, tmp_path: Path) -> None:
+    """Where every step is a record, what was aimed at and not reached must not be written as if it had been."""
+    name, overrides, frames = CUT_SHORT[ending]
+    outcome = run(load_scenario(name, overrides=overrides), tmp_path / "run.nc")
+    assert outcome.ending == ending
+    assert outcome.frames == frames
+    with nlsim.open_run(outcome.path) as data:
+        assert data.attrs["ending"] == ending
+        times = data["time"].values
+    assert len(times) == frames
+    assert times[-1] == outcome.t
+
+
+def test_a_channel_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    # float32: x = 1e18 is finite, q x²/2 = 5e39 is not
+    overrides = ["numerics.dtype=float32", "system.tracking_weight=[[1e4]]", "system.start=[1e18]", "until=0.01",
+                 "stepper.dt=0.001", "system.flip.half_period=0.001", "record.every=0.001"]  # fmt: skip
+    outcome = run(load_scenario("hamiltonian/flip_scalar", overrides=overrides), tmp_path / "run.nc")
+    assert outcome.ending == "diverged"
+    assert "channel hamiltonian is not finite at t = 0" in outcome.detail
+    assert outcome.frames == 1
