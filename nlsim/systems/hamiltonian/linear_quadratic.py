@@ -129,9 +129,11 @@ def _spectral_radius(problem: LinearQuadratic, sign: int) -> float:
     a = problem.drift
     eta = torch.as_tensor(align(problem.dissipation), dtype=a.dtype, device=a.device)
     one = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-    parts = torch.broadcast_tensors(a, -problem.actuation, -sign * problem.tracking_weight, -sign * a.mT - eta * one)
-    upper, lower = torch.cat(parts[:2], -1), torch.cat(parts[2:], -1)
-    return float(torch.linalg.eigvals(torch.cat((upper, lower), -2)).abs().max())
+    q, down = -sign * problem.tracking_weight, -sign * a.mT - eta * one
+    lead = torch.broadcast_shapes(a.shape, problem.actuation.shape, q.shape, down.shape)
+    rows = ((a, -problem.actuation), (q, down))
+    whole = torch.cat([torch.cat([each.expand(lead) for each in row], -1) for row in rows], -2)
+    return float(torch.linalg.eigvals(whole).abs().max())
 
 
 @dataclass(frozen=True)
