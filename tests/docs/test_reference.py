@@ -17,8 +17,9 @@ from nlsim_docs.schema import schema_page
 from nlsim_docs.theorems import theorem_page
 
 from nlsim.scenario import model
-from nlsim.scenario.load import load_scenario, parse_scenario, shipped_scenarios
-from nlsim.simulation.build import Simulation, build
+from nlsim.scenario.load import LoadedScenario, load_scenario, parse_scenario, shipped_scenarios
+from nlsim.simulation.build import build
+from nlsim.systems.catalogue import FOLLOWERS, SYSTEMS
 from nlsim.theorems.catalogue import THEOREMS
 from nlsim.theorems.hamiltonian.backprop_numbers import stepper_table
 from nlsim.theorems.statement import Effort
@@ -58,33 +59,57 @@ def test_command_line_page_has_every_command() -> None:
         assert f"## `nlsim {command}`" in page
 
 
-@pytest.mark.parametrize("system", ["costate_reversal", "hamilton_equations", "heavy_ball"])
-def test_channel_page_has_every_channel_of_a_system(system: str) -> None:
+NETWORK = 'network = {layers = [64, 8, 10], activation = "tanh", output_activation = "identity"}'
+STEP = 'precision = {name = "step", rate = 0.1}'
+CONSTANTS = {
+    "costate_reversal": "speed = 100.0",
+    "hamilton_equations": "speed = 100.0",
+    "hamiltonian_learning": 'form = "state", beta = 0.01, eta = 0.1, phi = 1.0, speed = 1.0',
+    "inference": f'{STEP}, update = {{name = "nlms"}}',
+    "incremental_inference": f"{STEP}, rate = 0.1",
+    "sequential_inference": 'update = {name = "mean_size", rate = 0.01}',
+    "backpropagation": 'descent = {name = "sgd", rate = 0.1}',
+    "backpropagation_proximal": "rate = 0.1",
+}
+"""What a system needs beside its network; nothing, where it is not listed."""
+
+
+def scenario_of(system: str) -> LoadedScenario:
+    """Return a scenario with this system, flipped where it follows a target."""
+    if system in FOLLOWERS:
+        return load_scenario(
+            {"linear_quadratic": "hamiltonian/flip_scalar", "tracking": "hamiltonian/flip_sinusoid"}[system]
+        )
     text = shipped_scenarios()["hamiltonian/digits"].read_text(encoding="utf-8")
-    constants = "" if system == "heavy_ball" else "speed = 100.0, "
-    changed = f'system={{name = "{system}", {constants}network = {{layers = [64, 10]}}}}'
-    overrides = [changed, 'record.channels=["loss"]', "stepper.name=explicit_euler", "until=80"]
-    assert_channels_are_on_the_page(system, build(parse_scenario(text, overrides=overrides)))
+    constants = "".join(f", {each}" for each in [CONSTANTS.get(system), NETWORK] if each)
+    overrides = [f'system={{name = "{system}"{constants}}}', 'record.channels=["loss"]', "until=80"]
+    return parse_scenario(text, overrides=[*overrides, "stepper.name=explicit_euler"])
 
 
-@pytest.mark.parametrize(
-    ("system", "scenario"),
-    [("linear_quadratic", "hamiltonian/flip_scalar"), ("tracking", "hamiltonian/flip_sinusoid")],
-)
-def test_channel_page_has_every_channel_of_a_flipped_system(system: str, scenario: str) -> None:
-    assert_channels_are_on_the_page(system, build(load_scenario(scenario)))
+def channel_rows() -> dict[str, list[str]]:
+    """Return the cells of the channel page by the name of the channel."""
+    rows = {}
+    for line in (DOCS / "reference" / "channels.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == 5:
+            rows[cells[0].strip("`")] = cells[1:]
+    return rows
 
 
-def assert_channels_are_on_the_page(system: str, built: Simulation) -> None:
-    page = {
-        cells[1].strip().strip("`"): cells[5]
-        for line in (DOCS / "reference" / "channels.md").read_text(encoding="utf-8").splitlines()
-        if len(cells := line.split("|")) == 7
-    }
-    for name, seen in built.system.observables().items():
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_channel_page_has_every_channel_of_a_system(system: str) -> None:
+    built, page, seen = build(scenario_of(system)), channel_rows(), set()
+    for name, channel in built.system.observables().items():
         row = re.sub(r"/\d+$", "/l", name)
+        seen.add(row)
         assert row in page, name
-        assert f"`{system}`" in page[row] or page[row].strip().startswith("all"), f"{row}, {seen.long_name}"
+        dims, units, _, systems = page[row]
+        for dim in channel.dims:
+            assert re.sub(r"_\d+$", "_l", dim) in dims, f"{row}, {dim}"
+        assert units == channel.units, row
+        assert f"`{system}`" in systems or systems.startswith("all"), f"{row}, {channel.long_name}"
+    named = {row for row, cells in page.items() if f"`{system}`" in cells[3]}
+    assert named <= seen, f"{system} has no {named - seen}"
 
 
 @pytest.mark.parametrize("name", shipped_scenarios())

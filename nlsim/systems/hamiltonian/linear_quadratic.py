@@ -130,9 +130,9 @@ def _spectral_radius(problem: LinearQuadratic, sign: int) -> float:
     eta = torch.as_tensor(align(problem.dissipation), dtype=a.dtype, device=a.device)
     one = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     q, down = -sign * problem.tracking_weight, -sign * a.mT - eta * one
-    lead = torch.broadcast_shapes(a.shape, problem.actuation.shape, q.shape, down.shape)
+    like = a + problem.actuation + q + down  # of the shape of all
     rows = ((a, -problem.actuation), (q, down))
-    whole = torch.cat([torch.cat([each.expand(lead) for each in row], -1) for row in rows], -2)
+    whole = torch.cat([torch.cat([each.expand_as(like) for each in row], -1) for row in rows], -2)
     return float(torch.linalg.eigvals(whole).abs().max())
 
 
