@@ -16,6 +16,7 @@ from nlsim_docs.command_line import command_line_page
 from nlsim_docs.schema import schema_page
 from nlsim_docs.theorems import theorem_page
 
+from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario, load_scenario, parse_scenario, shipped_scenarios
 from nlsim.simulation.build import build
@@ -116,6 +117,15 @@ def test_channel_page_has_every_channel_of_a_system(system: str) -> None:
 def test_table_of_scenarios_has_every_file(name: str) -> None:
     readme = (DOCS.parent / "scenarios" / "README.md").read_text(encoding="utf-8")
     assert f"`{name}.toml`" in readme
+
+
+def test_every_stepper_has_a_row_with_its_order() -> None:
+    page = (DOCS / "how-to" / "choose-a-stepper.md").read_text(encoding="utf-8").split("\n## ")[0]
+    cells = [[cell.strip().strip("`") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in page.splitlines()]
+    rows = {row[0]: row for row in cells if len(row) == 5}
+    assert set(rows) - {"stepper", "---"} == {*STEPPERS, ADAPTIVE}
+    for name, stepper in STEPPERS.items():
+        assert re.match(rf"{stepper.order}\b", rows[name][2]), name
 
 
 def test_table_of_gradient_errors_is_the_measured_one() -> None:
