@@ -23,6 +23,7 @@ from nlsim.simulation.build import build
 from nlsim.systems.catalogue import FOLLOWERS, SYSTEMS
 from nlsim.theorems.catalogue import THEOREMS
 from nlsim.theorems.hamiltonian.backprop_numbers import stepper_table
+from nlsim.theorems.hamiltonian.flip_runs import scalar_tracking
 from nlsim.theorems.statement import Effort
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -142,6 +143,27 @@ def test_table_of_gradient_errors_is_the_measured_one() -> None:
                 assert float(b) < 1e-12
             else:
                 assert float(a) == pytest.approx(float(b), rel=0.02)
+
+
+def test_changelog_has_every_system_and_every_scenario() -> None:
+    page = (DOCS / "contributing" / "changelog.md").read_text(encoding="utf-8")
+    for system in SYSTEMS:
+        assert f"`{system}`" in page, system
+    for scenario in shipped_scenarios():
+        family, name = scenario.split("/")
+        assert f"`{scenario}`" in page or (f"`{family}/" in page and f"`{name}`" in page), scenario
+
+
+def test_the_absolute_errors_of_the_sign_flip_are_the_measured_ones() -> None:
+    page = (DOCS / "explanation" / "sign-flip.md").read_text(encoding="utf-8")
+    measured = scalar_tracking([10.0, 100.0, 1000.0]).rms.tolist()
+    assert f"| rms(x − z) | {' | '.join(f'{each:.3g}' for each in measured)} |" in page
+
+
+def test_page_of_the_equations_names_every_system_of_its_family() -> None:
+    page = (DOCS / "explanation" / "hamiltonian.md").read_text(encoding="utf-8")
+    family = {name for name, entry in SYSTEMS.items() if "hamiltonian" in entry.system.__module__} | {"heavy_ball"}
+    assert family == {name for name in first_cells(page) if name not in ("system", "---")}
 
 
 def dependencies() -> set[str]:
