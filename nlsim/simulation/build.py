@@ -19,6 +19,7 @@ from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
 from nlsim.simulation.check import (
     check_data,
+    check_flip_step,
     check_loss,
     check_memory,
     check_speeds,
@@ -79,6 +80,7 @@ def build(source: LoadedScenario) -> Simulation:
     policy = None if flip is None else FLIPS[flip.name](**flip.model_dump(exclude={"name"}))
     system = made.system if policy is None else SignFlip(made.system, policy)
     control = build_control(values.stepper)
+    check_flip_step(source, system)
     check_stability(source, system)
     times = check_times(source)
     driven = made.drive(like)

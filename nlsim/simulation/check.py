@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,9 @@ from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import beyond_stability
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
+from nlsim.systems.hamiltonian.averaged_flip import largest_flip_step
+from nlsim.systems.hamiltonian.linear_quadratic import LinearQuadraticEquations
+from nlsim.systems.hamiltonian.sign_flip import PeriodicFlip, SignFlip
 
 
 def pick_device(source: LoadedScenario) -> torch.device:
@@ -111,11 +115,16 @@ def check_widths(source: LoadedScenario, inputs: int, outputs: int) -> None:
 
 
 def check_stability(source: LoadedScenario, system: Any) -> None:
-    """Refuse a fixed step beyond the stepper's stability limit for the system's fastest rate."""
+    """Refuse a fixed step beyond the stepper's stability limit for the system's fastest rate.
+
+    A flip changes the sign of the field, not how fast it is: the limit is that of the flipped system.
+    """
     chosen = source.values.stepper
     if not isinstance(chosen, model.FixedStep):
         return
-    found = beyond_stability(STEPPERS[chosen.name], system, chosen.dt)
+    found = beyond_stability(
+        STEPPERS[chosen.name], system.system if isinstance(system, SignFlip) else system, chosen.dt
+    )
     if found is None:
         return
     block = "slow block, which this stepper steps explicitly," if found.is_slow else "fastest part"
@@ -126,6 +135,31 @@ def check_stability(source: LoadedScenario, system: Any) -> None:
         given=f"dt = {chosen.dt:g}; the {block} decays at rate {found.rate:g}: rate·dt = {found.rate * chosen.dt:g}",
         allowed=f"rate·dt < {found.limit:g}, that is dt < {found.largest_step:g}",
         advice=f"Take dt below {found.largest_step:g}{sweeps}.",
+    )
+
+
+def check_flip_step(source: LoadedScenario, system: Any) -> None:
+    """Refuse explicit Euler with a periodic flip where flipped linear-quadratic runs grow.
+
+    n steps each way multiply a mode by (1 − τ²μ²)ⁿ, so it grows for every |τμ| ≥ √2 whatever n is, and more so
+    with a positive dissipation. A negative one moves the border up, so then nothing is refused here.
+    """
+    chosen = source.values.stepper
+    if not isinstance(chosen, model.FixedStep) or chosen.name != "explicit_euler":
+        return
+    if not isinstance(system, SignFlip) or not isinstance(system.policy, PeriodicFlip):
+        return
+    if not isinstance(system.system, LinearQuadraticEquations) or system.system.problem.dissipation < 0:
+        return
+    rate = LinearQuadraticEquations(replace(system.system.problem, dissipation=0.0)).fastest_rate()
+    if rate == 0 or chosen.dt < largest_flip_step(rate):
+        return
+    raise ScenarioError(
+        "The step is beyond the stability limit of 'explicit_euler' under a flip.",
+        where=source.where("stepper", "dt"),
+        given=f"dt = {chosen.dt:g}; the equations run away at rate μ = {rate:g}: μ·dt = {rate * chosen.dt:g}",
+        allowed=f"μ·dt < √2, that is dt < {largest_flip_step(rate):g}",
+        advice=f"Take dt below {largest_flip_step(rate):g}, or a smaller tracking_weight.",
     )
 
 

@@ -16,11 +16,14 @@ from nlsim_docs.command_line import command_line_page
 from nlsim_docs.schema import schema_page
 from nlsim_docs.theorems import theorem_page
 
+from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS
 from nlsim.scenario import model
-from nlsim.scenario.load import load_scenario, parse_scenario, shipped_scenarios
-from nlsim.simulation.build import Simulation, build
+from nlsim.scenario.load import LoadedScenario, load_scenario, parse_scenario, shipped_scenarios
+from nlsim.simulation.build import build
+from nlsim.systems.catalogue import FOLLOWERS, SYSTEMS
 from nlsim.theorems.catalogue import THEOREMS
 from nlsim.theorems.hamiltonian.backprop_numbers import stepper_table
+from nlsim.theorems.hamiltonian.flip_runs import scalar_tracking
 from nlsim.theorems.statement import Effort
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -58,39 +61,72 @@ def test_command_line_page_has_every_command() -> None:
         assert f"## `nlsim {command}`" in page
 
 
-@pytest.mark.parametrize("system", ["costate_reversal", "hamilton_equations", "heavy_ball"])
-def test_channel_page_has_every_channel_of_a_system(system: str) -> None:
+NETWORK = 'network = {layers = [64, 8, 10], activation = "tanh", output_activation = "identity"}'
+STEP = 'precision = {name = "step", rate = 0.1}'
+CONSTANTS = {
+    "costate_reversal": "speed = 100.0",
+    "hamilton_equations": "speed = 100.0",
+    "hamiltonian_learning": 'form = "state", beta = 0.01, eta = 0.1, phi = 1.0, speed = 1.0',
+    "inference": f'{STEP}, update = {{name = "nlms"}}',
+    "incremental_inference": f"{STEP}, rate = 0.1",
+    "sequential_inference": 'update = {name = "mean_size", rate = 0.01}',
+    "backpropagation": 'descent = {name = "sgd", rate = 0.1}',
+    "backpropagation_proximal": "rate = 0.1",
+}
+"""What a system needs beside its network; nothing, where it is not listed."""
+
+
+def scenario_of(system: str) -> LoadedScenario:
+    """Return a scenario with this system, flipped where it follows a target."""
+    if system in FOLLOWERS:
+        return load_scenario(
+            {"linear_quadratic": "hamiltonian/flip_scalar", "tracking": "hamiltonian/flip_sinusoid"}[system]
+        )
     text = shipped_scenarios()["hamiltonian/digits"].read_text(encoding="utf-8")
-    constants = "" if system == "heavy_ball" else "speed = 100.0, "
-    changed = f'system={{name = "{system}", {constants}network = {{layers = [64, 10]}}}}'
-    overrides = [changed, 'record.channels=["loss"]', "stepper.name=explicit_euler", "until=80"]
-    assert_channels_are_on_the_page(system, build(parse_scenario(text, overrides=overrides)))
+    constants = "".join(f", {each}" for each in [CONSTANTS.get(system), NETWORK] if each)
+    overrides = [f'system={{name = "{system}"{constants}}}', 'record.channels=["loss"]', "until=80"]
+    return parse_scenario(text, overrides=[*overrides, "stepper.name=explicit_euler"])
 
 
-@pytest.mark.parametrize(
-    ("system", "scenario"),
-    [("linear_quadratic", "hamiltonian/flip_scalar"), ("tracking", "hamiltonian/flip_sinusoid")],
-)
-def test_channel_page_has_every_channel_of_a_flipped_system(system: str, scenario: str) -> None:
-    assert_channels_are_on_the_page(system, build(load_scenario(scenario)))
+def channel_rows() -> dict[str, list[str]]:
+    """Return the cells of the channel page by the name of the channel."""
+    rows = {}
+    for line in (DOCS / "reference" / "channels.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == 5:
+            rows[cells[0].strip("`")] = cells[1:]
+    return rows
 
 
-def assert_channels_are_on_the_page(system: str, built: Simulation) -> None:
-    page = {
-        cells[1].strip().strip("`"): cells[5]
-        for line in (DOCS / "reference" / "channels.md").read_text(encoding="utf-8").splitlines()
-        if len(cells := line.split("|")) == 7
-    }
-    for name, seen in built.system.observables().items():
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_channel_page_has_every_channel_of_a_system(system: str) -> None:
+    built, page, seen = build(scenario_of(system)), channel_rows(), set()
+    for name, channel in built.system.observables().items():
         row = re.sub(r"/\d+$", "/l", name)
+        seen.add(row)
         assert row in page, name
-        assert f"`{system}`" in page[row] or page[row].strip().startswith("all"), f"{row}, {seen.long_name}"
+        dims, units, _, systems = page[row]
+        for dim in channel.dims:
+            assert re.sub(r"_\d+$", "_l", dim) in dims, f"{row}, {dim}"
+        assert units == channel.units, row
+        assert f"`{system}`" in systems or systems.startswith("all"), f"{row}, {channel.long_name}"
+    named = {row for row, cells in page.items() if f"`{system}`" in cells[3]}
+    assert named <= seen, f"{system} has no {named - seen}"
 
 
 @pytest.mark.parametrize("name", shipped_scenarios())
 def test_table_of_scenarios_has_every_file(name: str) -> None:
     readme = (DOCS.parent / "scenarios" / "README.md").read_text(encoding="utf-8")
     assert f"`{name}.toml`" in readme
+
+
+def test_every_stepper_has_a_row_with_its_order() -> None:
+    page = (DOCS / "how-to" / "choose-a-stepper.md").read_text(encoding="utf-8").split("\n## ")[0]
+    cells = [[cell.strip().strip("`") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in page.splitlines()]
+    rows = {row[0]: row for row in cells if len(row) == 5}
+    assert set(rows) - {"stepper", "---"} == {*STEPPERS, ADAPTIVE}
+    for name, stepper in STEPPERS.items():
+        assert re.match(rf"{stepper.order}\b", rows[name][2]), name
 
 
 def test_table_of_gradient_errors_is_the_measured_one() -> None:
@@ -107,6 +143,27 @@ def test_table_of_gradient_errors_is_the_measured_one() -> None:
                 assert float(b) < 1e-12
             else:
                 assert float(a) == pytest.approx(float(b), rel=0.02)
+
+
+def test_changelog_has_every_system_and_every_scenario() -> None:
+    page = (DOCS / "contributing" / "changelog.md").read_text(encoding="utf-8")
+    for system in SYSTEMS:
+        assert f"`{system}`" in page, system
+    for scenario in shipped_scenarios():
+        family, name = scenario.split("/")
+        assert f"`{scenario}`" in page or (f"`{family}/" in page and f"`{name}`" in page), scenario
+
+
+def test_the_absolute_errors_of_the_sign_flip_are_the_measured_ones() -> None:
+    page = (DOCS / "explanation" / "sign-flip.md").read_text(encoding="utf-8")
+    measured = scalar_tracking([10.0, 100.0, 1000.0]).rms.tolist()
+    assert f"| rms(x − z) | {' | '.join(f'{each:.3g}' for each in measured)} |" in page
+
+
+def test_page_of_the_equations_names_every_system_of_its_family() -> None:
+    page = (DOCS / "explanation" / "hamiltonian.md").read_text(encoding="utf-8")
+    family = {name for name, entry in SYSTEMS.items() if "hamiltonian" in entry.system.__module__} | {"heavy_ball"}
+    assert family == {name for name in first_cells(page) if name not in ("system", "---")}
 
 
 def dependencies() -> set[str]:

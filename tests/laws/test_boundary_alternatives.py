@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -180,6 +181,23 @@ def test_plans_start_from_the_plan_before():
     # the state is continuous, and the quadrature covers the horizon once
     assert largest(applied.state[0] - 2.0) == 0.0
     assert abs(float(applied.quadrature.weights.sum()) - 2.0) <= 1e-14
+
+
+@pytest.mark.parametrize("start", [1.0, 2.0, 3.0])
+def test_a_plan_starts_from_what_is_left_of_the_plan_before(start):
+    grid, advance = even(2.0, 20), 5
+    applied = receding_horizon(pendulum(start), grid, window=20, advance=advance)
+    whole = solve_two_point(pendulum(start), grid)
+    # the window reaches to the end, so what is left of the first plan is the solution of all others (Bellman), at the
+    # nodes; the points in between are solved anew from them
+    assert applied.iterations[0] == whole.iterations
+    assert max(applied.iterations[1:]) < whole.iterations
+    # the same problems from the plan before as it was, not moved along
+    for k, n in enumerate((5, 10, 15), start=1):
+        rest = replace(pendulum(start), initial_state=whole.state[n])
+        stale = solve_two_point(rest, grid[n:], guess=whole.points[n - advance : len(grid) - advance])
+        assert stale.ending == "converged"
+        assert applied.iterations[k] < stale.iterations
 
 
 def test_a_plan_that_fails_ends_the_horizon_by_name():

@@ -12,12 +12,20 @@ import xarray as xr
 
 import nlsim
 from nlsim.core.state import leaves
+from nlsim.core.system import Inputs
 from nlsim.errors import CapabilityError, ScenarioError
+from nlsim.integrate.explicit import EXPLICIT_EULER
 from nlsim.scenario.load import load_scenario
 from nlsim.simulation.build import build
-from nlsim.systems.hamiltonian.linear_quadratic import LinearQuadraticReversal
+from nlsim.systems.hamiltonian.averaged_flip import largest_flip_step
+from nlsim.systems.hamiltonian.linear_quadratic import (
+    LinearQuadraticEquations,
+    LinearQuadraticReversal,
+    linear_quadratic,
+)
 from nlsim.systems.hamiltonian.sign_flip import FlippedSignal, PeriodicFlip, SignFlip, TrackBall
 from nlsim.systems.hamiltonian.tracking import TrackingReversal
+from nlsim.systems.signals import Constant as Unchanging
 from nlsim.systems.signals import PatchedCosine, SineTarget
 
 SCALAR, NET, PATCHED = "hamiltonian/flip_scalar", "hamiltonian/flip_sinusoid", "hamiltonian/flip_patched"
@@ -237,6 +245,36 @@ REFUSED = {
         SCALAR, ["system.control_weight=[[0.0]]"],
         ("no", "control_weight=", "smallest eigenvalue of 0", "positive", None),
     ),
+    "flipped Euler beyond √2/μ": (
+        # μ² = 1 + 1e5/0.1, so μ = 1000.0005 and √2/μ = 0.00141421
+        SCALAR, ["system.tracking_weight=[[100000]]", "until=2"],
+        ("under a flip", "table [stepper]", "μ·dt = 10", "dt < 0.00141421", "below 0.00141421"),
+    ),
+    "flipped Euler beyond √2/μ, flipped every fourth step": (
+        SCALAR, ["system.tracking_weight=[[2100]]", "system.flip.half_period=0.04"],
+        ("under a flip", "table [stepper]", "μ·dt = 1.44", "√2", None),
+    ),
+    "a flipped linear-quadratic system beyond RK4's limit": (
+        SCALAR, ["system.tracking_weight=[[100000]]", "stepper.name=rk4"],
+        ("stability limit of 'rk4'", "table [stepper]", "rate·dt = 10", "dt < 0.002785", None),
+    ),
+    "a linear-quadratic system without a flip": (
+        SCALAR, [REVERSED_SCALAR.replace(", is_reversed=true", "").replace("100.0", "4000.0")],
+        ("stability limit of 'explicit_euler'", "table [stepper]", "rate·dt = 2.00", "dt < 0.0099", None),
+    ),
+    "a reversed linear-quadratic system": (
+        # λ = −1 ± i √(s q): |λ|² = 1 + 10·4000, and 2.00002 is just beyond 2
+        SCALAR, [REVERSED_SCALAR.replace("100.0", "4000.0")],
+        ("stability limit of 'explicit_euler'", "table [stepper]", "rate·dt = 2.00", "dt < 0.0099", None),
+    ),
+    "a flipped network faster than the step": (
+        NET, ["system.speed=41.0"],
+        ("stability limit of 'explicit_euler'", "table [stepper]", "rate·dt = 2.05", "dt < 0.0487", None),
+    ),
+    "a reversed network whose costates are too fast": (
+        NET, ['system={name="tracking", tracking_weight=1.0, is_reversed=true, speed=30.0, dissipation=11.0}'],
+        ("stability limit of 'explicit_euler'", "table [stepper]", "rate·dt = 2.05", "dt < 0.0487", None),
+    ),
     "error that pays": (
         SCALAR, ["system.tracking_weight=[[-1.0]]"],
         ("no", "tracking_weight=", "smallest eigenvalue of -1", "at least 0", None),
@@ -263,6 +301,41 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(case: str) -> None
     assert given in str(error.given)
     assert allowed in str(error.allowed)
     assert advice is None or advice in str(error.advice)
+
+
+LIMIT = {
+    "flipped Euler just below √2/μ": (SCALAR, ["system.tracking_weight=[[1999.8]]"]),
+    "flipped Euler whose border dissipation moves up": (
+        SCALAR, ["system.tracking_weight=[[2010]]", "system.dissipation=-3.0"],
+    ),
+    "a reversed network just below 2": (
+        NET, ['system={name="tracking", tracking_weight=1.0, is_reversed=true, speed=28.9, dissipation=11.0}'],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LIMIT)
+def test_a_step_within_the_limit_is_not_refused(case: str) -> None:
+    name, overrides = LIMIT[case]
+    assert build(load_scenario(name, overrides=[*overrides, ERROR_ONLY])).control.dt > 0
+
+
+@pytest.mark.parametrize("is_below", [True, False])
+def test_the_refused_step_is_where_flipped_runs_begin_to_grow(is_below: bool) -> None:
+    """Two modes, μ = 2 and μ = 5: the faster one decides, by (1 − τ²μ²) a pair of steps."""
+    matrix = torch.tensor([[3.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    one = torch.eye(2, dtype=torch.float64)
+    # μ² = a² + q: 9 + 16 and 0 + 4
+    system = LinearQuadraticEquations(linear_quadratic(matrix, one, torch.diag(torch.tensor([16.0, 4.0])).to(one), one))
+    tau = largest_flip_step(system.fastest_rate()) * (0.999 if is_below else 1.001)
+    state = system.problem.initial_state(torch.ones(1, 2, dtype=torch.float64))
+    flip = PeriodicFlip(tau)
+    driven, first = flip.drive(Unchanging(Inputs())), state
+    for n in range(4000):
+        state = EXPLICIT_EULER.advance(SignFlip(system, flip), driven.piece(n * tau), state, n * tau, tau, 1)
+    # |1 − 2 (1 ± 0.001)²| is 1 ∓ 0.004: over 2000 pairs e^∓8
+    growth = float(state.activity.abs().max() / first.activity.abs().max())
+    assert growth < 1e-3 if is_below else growth > 1e3
 
 
 def test_a_weight_that_ignores_a_direction_is_allowed() -> None:

@@ -322,3 +322,18 @@ def test_scalar_problem_as_matrices():
 def test_weights_must_be_positive(name):
     with pytest.raises(NlsimError, match=name):
         replace(SCALARS[0], **{name: 0.0})
+
+
+@pytest.mark.parametrize("eta", [-1.5, 0.0, 2.0])
+def test_the_fastest_rate_is_the_spectral_radius_in_closed_form(eta):
+    members = [(-1.0, 10.0, 100.0), (2.0, 0.5, 3.0)]
+
+    def largest_of(system):
+        columns = [torch.tensor(each, dtype=torch.float64)[:, None, None] for each in zip(*members, strict=True)]
+        return system(LinearQuadratic(*columns, eta)).fastest_rate()
+
+    # −η/2 ± √((a + η/2)² + sq), and a − η/2 ± ½ √(η² − 4sq), complex here
+    exact = max(abs(-eta / 2) + math.sqrt((a + eta / 2) ** 2 + s * q) for a, s, q in members)
+    reversed_ = max(math.hypot(a - eta / 2, math.sqrt(s * q - eta**2 / 4)) for a, s, q in members)
+    assert largest_of(LinearQuadraticEquations) == pytest.approx(exact, rel=1e-13)
+    assert largest_of(LinearQuadraticReversal) == pytest.approx(reversed_, rel=1e-13)

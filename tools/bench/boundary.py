@@ -12,28 +12,47 @@ import argparse
 import math
 import multiprocessing
 import time
+from dataclasses import replace
 from queue import Empty
 
 import numpy as np
 import torch
-from support.recurrent import RecurrentState, Tracking, Wave
+from support.recurrent import Tracking
 
 from nlsim.integrate.boundary import TwoPointProblem
 from nlsim.integrate.collocation import GAUSS4, MIDPOINT, solve_two_point
-from nlsim.integrate.explicit import RK4
+from nlsim.integrate.control import FixedStep
+from nlsim.integrate.explicit import EXPLICIT_EULER, RK4
 from nlsim.integrate.flattening import row_field, two_point_problem
+from nlsim.integrate.loop import Loop
 from nlsim.integrate.proximal import proximal_descent
 from nlsim.integrate.receding import receding_horizon
 from nlsim.integrate.shooting import multiple_shooting
 from nlsim.integrate.sweep_iteration import forward_backward_sweep
+from nlsim.systems.hamiltonian.sign_flip import PeriodicFlip, SignFlip
+from nlsim.systems.hamiltonian.tracking import (
+    TrackingEquations,
+    TrackingProblem,
+    TrackingReversal,
+    TrackingState,
+    lagrangian,
+)
+from nlsim.systems.signals import SineTarget
 
 END = 5.0
-NET = Tracking()
+FLIP = 0.05
+NET = TrackingProblem(tracking_weight=100.0, control_weight=0.1, regularisation=0.05)
+TARGET = SineTarget(0.5, 1.5)
 
 
-def build(neurons: int, steps: int) -> tuple[RecurrentState, TwoPointProblem, list[float]]:
-    boundary = NET.boundary(neurons)
-    return boundary, two_point_problem(NET, Wave(), boundary), np.linspace(0.0, END, steps + 1).tolist()
+def build(neurons: int, steps: int) -> tuple[TrackingState, TwoPointProblem, list[float]]:
+    drawn = Tracking().boundary(neurons)
+    boundary = NET.initial_state(drawn.activity.unsqueeze(0), drawn.weight)
+    return (
+        boundary,
+        two_point_problem(TrackingEquations(NET), TARGET, boundary),
+        np.linspace(0.0, END, steps + 1).tolist(),
+    )
 
 
 def line(name: str, cost: float | None, seconds: float, remark: str) -> None:
@@ -41,14 +60,12 @@ def line(name: str, cost: float | None, seconds: float, remark: str) -> None:
     print(f"{name:<44}{shown:>12}{seconds:>10.1f}  {remark}", flush=True)
 
 
-def online(system: Tracking, boundary: RecurrentState) -> float:
-    """Return the cost of running forward from costates 0, by RK4 and the midpoint rule at h = 1/200."""
-    state, total, dt, target = boundary, 0.0, 1 / 200, Wave().piece(0.0)
-    for n in range(round(END / dt)):
-        halfway = RK4.advance(system, target, state, n * dt, dt / 2, 1)
-        total += dt * float(system.cost_rate(0.0, halfway, target((n + 0.5) * dt)))
-        state = RK4.advance(system, target, state, n * dt, dt, 1)
-    return total
+def online(system, problem: TrackingProblem, boundary: TrackingState, signal, stepper, dt: float) -> float:
+    """Return the cost of running forward from costates 0, by the trapezoidal rule at every step."""
+    times = [k * dt for k in range(round(END / dt) + 1)]
+    loop = Loop(system, FixedStep(stepper, dt), signal, boundary, until=END, record_times=times)
+    seen = [float(lagrangian(problem, tick.state, TARGET.at(tick.t))) for tick in loop if tick.is_record]
+    return float(np.trapezoid(seen, dx=dt)) if loop.ending.is_success else math.nan
 
 
 def scipy_worker(neurons: int, steps: int, guess: np.ndarray, tolerance: float, answers) -> None:
@@ -91,7 +108,7 @@ def scipy_worker(neurons: int, steps: int, guess: np.ndarray, tolerance: float, 
         return
     seconds = time.perf_counter() - begin
     t = np.linspace(0, END, 2001)
-    rate = row_field(NET.cost_rate, Wave(), boundary)
+    rate = row_field(lambda t, state, inputs: lagrangian(NET, state, inputs), TARGET, boundary)
     values = rate(torch.as_tensor(t), torch.as_tensor(found.sol(t).T.copy())).numpy()
     cost = float(np.trapezoid(values, t))
     answers.put((found.message, int(found.niter), len(found.x), float(found.rms_residuals.max()), cost, seconds))
@@ -121,10 +138,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     boundary, problem, grid = build(options.neurons, options.steps)
-    rate = row_field(NET.cost_rate, Wave(), boundary)
+    rate = row_field(lambda t, state, inputs: lagrangian(NET, state, inputs), TARGET, boundary)
     print(
         f"{options.neurons} neurons, {problem.size} entries a point, T = {END:g}, {options.steps} steps, "
-        f"q = {NET.accuracy:g}, r = {NET.effort:g}, r_w = {NET.decay:g}; one thread"
+        f"q = {NET.tracking_weight:g}, r = {NET.control_weight:g}, r_w = {NET.regularisation:g}; one thread"
     )
     print(f"{'':<44}{'cost':>12}{'seconds':>10}")
 
@@ -139,7 +156,7 @@ def main() -> None:
     timed("Newton from y = y(0), p = 0", lambda: solve_two_point(problem, grid, method=MIDPOINT))
     rough = timed(
         "proximal descent, midpoint",
-        lambda: proximal_descent(problem, grid, strength=NET.accuracy, method=MIDPOINT),
+        lambda: proximal_descent(problem, grid, strength=NET.tracking_weight, method=MIDPOINT),
     )
     best = timed(
         "Newton from there, Gauss-4", lambda: solve_two_point(problem, grid, method=GAUSS4, guess=rough.points)
@@ -161,12 +178,16 @@ def main() -> None:
                 problem, grid, window=window, advance=window // 4 or 1, method=MIDPOINT
             ),
         )
-    for name, system in (
-        ("costates reversed (R)", Tracking(sign=-1)),
-        ("weights frozen", Tracking(sign=-1, effort=math.inf)),
+    frozen, flip = replace(NET, control_weight=math.inf), PeriodicFlip(FLIP)
+    flipped = SignFlip(TrackingEquations(NET), flip)
+    for name, system, constants, signal, stepper, dt in (
+        ("costates reversed (R)", TrackingReversal(NET), NET, TARGET, RK4, 1 / 200),
+        ("weights frozen", TrackingReversal(frozen), frozen, TARGET, RK4, 1 / 200),
+        (f"sign flip at every step of {FLIP:g}", flipped, NET, flip.drive(TARGET), EXPLICIT_EULER, FLIP),
     ):
         begin = time.perf_counter()
-        line(name, online(system, boundary), time.perf_counter() - begin, "RK4")
+        cost = online(system, constants, boundary, signal, stepper, dt)
+        line(name, cost, time.perf_counter() - begin, "RK4" if stepper is RK4 else "explicit Euler")
     start = problem.first_guess(problem.nodes(grid), None)
     scipy_line("solve_bvp from y = y(0), p = 0, tol 1e-3", options.neurons, options.steps, start, 1e-3, options.cap)
     scipy_line("solve_bvp from our solution, tol 1e-3", options.neurons, options.steps, best.points, 1e-3, options.cap)

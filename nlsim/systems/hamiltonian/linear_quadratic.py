@@ -124,6 +124,18 @@ def _assemble(problem: LinearQuadratic, state: LinearQuadraticState, inputs: Inp
     )
 
 
+def _spectral_radius(problem: LinearQuadratic, sign: int) -> float:
+    """Return the spectral radius of [[A, −S], [−sign Q, −sign Aᵀ − η]]; O(n³), once a run."""
+    a = problem.drift
+    eta = torch.as_tensor(align(problem.dissipation), dtype=a.dtype, device=a.device)
+    one = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    q, down = -sign * problem.tracking_weight, -sign * a.mT - eta * one
+    like = a + problem.actuation + q + down  # of the shape of all
+    rows = ((a, -problem.actuation), (q, down))
+    whole = torch.cat([torch.cat([each.expand_as(like) for each in row], -1) for row in rows], -2)
+    return float(torch.linalg.eigvals(whole).abs().max())
+
+
 @dataclass(frozen=True)
 class LinearQuadraticEquations:
     """The exact Hamilton equations; inputs.target is z(t), shape ``(..., sample, n)``.
@@ -146,6 +158,10 @@ class LinearQuadraticEquations:
     def hamiltonian(self, t: float, state: LinearQuadraticState, inputs: Inputs) -> Tensor:
         """Return H/φ, summed over samples."""
         return hamiltonian(self.problem, state, inputs)
+
+    def fastest_rate(self) -> float:
+        """Return the largest |λ| over all eigenvalues λ of the linear part (and over an ensemble)."""
+        return _spectral_radius(self.problem, sign=+1)
 
     def discount(self, state: LinearQuadraticState) -> LinearQuadraticState | None:
         """Return the part −η π of the field that normalising the costates brought in; None when η is 0."""
@@ -181,6 +197,10 @@ class LinearQuadraticReversal:
     def hamiltonian(self, t: float, state: LinearQuadraticState, inputs: Inputs) -> Tensor:
         """Return H/φ of the exact equations, which this system does not conserve."""
         return hamiltonian(self.problem, state, inputs)
+
+    def fastest_rate(self) -> float:
+        """Return the largest |λ| over all eigenvalues λ of the linear part (and over an ensemble)."""
+        return _spectral_radius(self.problem, sign=-1)
 
     def observables(self) -> Mapping[str, Observable]:
         """Return the channels of :func:`linear_quadratic_observables`."""

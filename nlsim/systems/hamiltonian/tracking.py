@@ -25,7 +25,7 @@ from nlsim.core.state import state_class
 from nlsim.core.system import Inputs
 from nlsim.systems.activation import TANH, Activation
 from nlsim.systems.backprop import required_target
-from nlsim.systems.hamiltonian.problem import align
+from nlsim.systems.hamiltonian.problem import align, largest
 from nlsim.systems.network import Constant
 
 
@@ -169,6 +169,10 @@ class TrackingEquations:
         """Return H/φ, summed over samples."""
         return hamiltonian(self.problem, state, inputs)
 
+    def fastest_rate(self) -> float:
+        """Return the largest c, the rate at which neurons relax; what the loss adds depends on the state."""
+        return largest(self.problem.speed)
+
     def discount(self, state: TrackingState) -> TrackingState | None:
         """Return the part −θπ of the field that normalising the costates brought in; None when θ is 0."""
         if isinstance(self.problem.dissipation, float) and self.problem.dissipation == 0.0:
@@ -205,6 +209,10 @@ class TrackingReversal:
     def hamiltonian(self, t: float, state: TrackingState, inputs: Inputs) -> Tensor:
         """Return H/φ of the exact equations, which this system does not conserve."""
         return hamiltonian(self.problem, state, inputs)
+
+    def fastest_rate(self) -> float:
+        """Return the largest c + θ, the rate at which costates relax; what the loss adds depends on the state."""
+        return largest(self.problem.speed) + largest(self.problem.dissipation)
 
     def observables(self) -> Mapping[str, Observable]:
         """Return the channels of :func:`tracking_observables`."""

@@ -153,7 +153,9 @@ def network_table(effort: Effort) -> Evidence:
     weights = [1.0, 10.0, 100.0, 1000.0]
     relative = network_tracking(weights, range(3)).relative
     low, high = relative.min(-1).values.tolist(), relative.max(-1).values.tolist()
-    bounds = [(0.99, 1.01), (0.99, 1.01), (0.15, 0.4), (0.005, 0.05)]
+    # measured: 1.001; 0.999 to 1.001; 0.2832 to 0.3419; 0.0121 to 0.0321 (the three starts). A run is repeatable but
+    # for rounding, and following attracts: 2 % beyond either end is room enough, 0.2 % where nothing follows
+    bounds = [(0.999, 1.0034), (0.9967, 1.0032), (0.2775, 0.3487), (0.01186, 0.03274)]
     is_inside = all(least <= a and b <= most for a, b, (least, most) in zip(low, high, bounds, strict=True))
     rows = tuple(
         (f"{q:g}", f"{a:.4f} to {b:.4f}", f"{least:g} to {most:g}")
@@ -163,7 +165,7 @@ def network_table(effort: Effort) -> Evidence:
         Leg.PROPERTY,
         "net of 5 neurons: error falls with q",
         judge(is_inside),
-        "relative rms about 1, 1, 0.15 to 0.4, 0.005 to 0.05 for q = 1, 10, 100, 1000",
+        "relative rms 1, 1, 0.28 to 0.34, 0.012 to 0.032 for q = 1, 10, 100, 1000; 2 % beyond (0.2 % of the ones)",
         "; ".join(f"q = {q:g}: {a:.3g} to {b:.3g}" for q, a, b in zip(weights, low, high, strict=True)),
         (Table("second half of T = 400, τ = 0.05, three random starts", ("q", "measured", "allowed"), rows),),
     )
@@ -178,12 +180,13 @@ def track_ball(effort: Effort) -> Evidence:
     reach = radius + tau * ((1 + SCALAR.tracking_weight) * radius + SCALAR.tracking_weight)
     is_kept = radius < largest <= reach
     rows.append((f"{radius:g}", f"{largest:.4f}", f"{reach:.4f}", f"{error:.4f}"))
-    flipped = tracking_ratio(SCALAR, SCALAR_FREQUENCY, tau)
+    flipped = float(scalar_tracking([100.0], step=tau, horizon=20.0).relative)
     return Evidence(
         Leg.PROPERTY,
         "track ball: sliding on the sphere",
-        judge(is_kept and error > 2 * flipped),
-        "largest |Y| beyond R by at most one step; relative error more than twice that of the periodic flip",
+        # measured 0.8152 and 0.2211; sliding forgets: a start off by 1e-6 changes 4e-6, so 2 % covers rounding
+        judge(is_kept and abs(error / 0.8152 - 1) < 0.02 and error > 3.5 * flipped),
+        "largest |Y| beyond R by at most one step; relative error 0.815 ± 2 %, above 3.5 times the periodic flip's",
         f"|Y| ≤ {largest:.4f}; relative error {error:.3f}, periodic flip {flipped:.3f}",
         (Table("q = 100, τ = 0.005", ("R", "largest |Y|", "bound", "relative error"), tuple(rows)),),
     )
@@ -210,13 +213,17 @@ def stability_control(effort: Effort) -> Evidence:
         n: float(scalar_tracking([100.0], half_period=n * SCALAR_STEP, horizon=20.0).relative) for n in (1, 4, 10, 20)
     }
     rows = tuple((str(n), f"{n * half:.2f}", f"{error:.4f}") for n, error in scan.items())
-    is_degraded = scan[4] < 1.3 * scan[1] and scan[20] > 1
+    # measured; on the way to μ·half-period = 6.3 rounding grows by e^6.3 only, so 2 % is more than machines differ by
+    measured = {1: 0.1138, 4: 0.1298, 10: 0.2628, 20: 2.030}
+    is_degraded = all(abs(scan[n] / error - 1) < 0.02 for n, error in measured.items())
     return Evidence(
         Leg.CONTROL,
         "steps beyond √2/μ; half-periods beyond 3/μ",
         judge(abs(border / limit - 1) < 1e-4 and sides == [False, True] and is_degraded),
-        "decay at τμ = 1.40, growth at 1.43, border √2 to 1e-4; tracking lost when μ·half-period ≫ 3",
-        f"border τμ = {border * SCALAR.rate:.6f}; error {scan[1]:.3f} at every step, {scan[20]:.2f} at every 20",
+        "decay at τμ = 1.40, growth at 1.43, border √2 to 1e-4; error 0.114, 0.130, 0.263 and 2.03 (lost) ± 2 % at "
+        "μ·half-period = 0.3, 1.3, 3.2 and 6.3",
+        f"border τμ = {border * SCALAR.rate:.6f}; error {scan[1]:.3f} at every step, {scan[10]:.3f} at every "
+        f"10, {scan[20]:.2f} at every 20",
         (Table("flip every n steps, q = 100", ("n", "μ·half-period", "relative error"), rows),),
     )
 

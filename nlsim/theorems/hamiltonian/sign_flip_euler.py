@@ -147,7 +147,7 @@ def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 SIGN_FLIP_EULER = Theorem(
     key="hamiltonian.sign-flip-euler",
-    title="Sign flip tracks because of Euler's error, and worse the smaller the step",
+    title="Sign flip tracks by Euler's error, worse the smaller the step (published claim for the flow refuted)",
     statement=(
         "Published: flipping the sign of Hamilton's equations makes them track and learn forward in time. "
         "Refuted for the flow: an accurate integrator under the same flips does not track. Corrected: explicit "
