@@ -1,0 +1,73 @@
+"""Inference learning run as scenarios: steps of any size learn, SGD at the same size does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import nlsim
+from nlsim.scenario.load import load_scenario
+from nlsim.simulation.run import Outcome
+
+EVERY = ["record.every=200", 'record.channels=["loss", "test_accuracy"]']
+DIGITS = ["until=4000", *EVERY, "signal.centred=true"]
+"""200 images, each shown for 20."""
+STEPS = (
+    'system={name="backpropagation", descent={name="sgd", rate=%s}, '
+    'network={layers=[64,32,32,10], output_activation="identity"}}'
+)
+
+
+def run(tmp_path: Path, name: str, overrides: list[str]) -> Outcome:
+    return nlsim.run(load_scenario(name, overrides=overrides), tmp_path / "run.nc", force=True)
+
+
+def test_implicit_steps_of_any_size_learn(tmp_path: Path) -> None:
+    found = {
+        rate: run(tmp_path, "inference/digits", [*DIGITS, f"system.precision.rate={rate}"]) for rate in (0.1, 100.0)
+    }
+    assert all(each.ending == "reached_end" for each in found.values())
+    # chance is 0.1; a single image at the end may cost ten points
+    assert all(each.last["test_accuracy"] > 0.4 for each in found.values())
+
+
+@pytest.mark.parametrize(("rate", "learns"), [(0.1, True), (100.0, False)])
+def test_explicit_steps_learn_while_they_are_small(rate: float, learns: bool, tmp_path: Path) -> None:
+    outcome = run(tmp_path, "inference/digits", [*DIGITS, STEPS % rate])
+    if learns:
+        assert outcome.ending == "reached_end"
+        assert outcome.last["test_accuracy"] > 0.4
+    else:
+        assert outcome.ending == "diverged"
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("inference/mnist", 0.5), ("inference/mnist_adam", 0.75), ("inference/mnist_backprop", 0.75)]
+)
+def test_an_epoch_of_mnist_is_learned(name: str, least: float, tmp_path: Path) -> None:
+    interval = 1 if name.endswith("backprop") else 2
+    outcome = run(tmp_path, name, [f"until={63 * interval}", "record.every=1"])
+    assert outcome.ending == "reached_end"
+    assert outcome.last["test_accuracy"] > least
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        'system={name="incremental_inference", rate=0.2, network={layers=[64,32,10], output_activation="identity"}}',
+        'system={name="sequential_inference", update={name="mean_size", rate=1e-3}, '
+        'network={layers=[64,32,10], output_activation="identity"}}',
+        'system={name="backpropagation_proximal", rate=0.1, network={layers=[64,32,10], output_activation="identity"}}',
+        'system={name="inference", update={name="lms", rate=0.1}, network={layers=[64,32,10], '
+        'output_activation="identity", loss="cross_entropy"}, output="free"}',
+        'system={name="inference", update={name="adam", rate=1e-3, is_normalised=true}, gains={top=0.5, bottom=0.4}, '
+        'network={layers=[64,32,10], output_activation="identity", loss="cross_entropy"}, output="heuristic", '
+        'precision={name="constant", gamma=0.3}}',
+    ],
+    ids=["incremental", "sequential", "BP-prox", "soft clamp", "gains"],
+)
+def test_other_systems_learn_too(system: str, tmp_path: Path) -> None:
+    outcome = run(tmp_path, "inference/digits", ["until=2000", *EVERY, system, "signal.interval=4.0"])
+    assert outcome.ending == "reached_end"
+    assert outcome.last["test_accuracy"] > 0.3
