@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from nlsim.core.ending import Ending
-from nlsim.core.state import first_bad_leaf, norm
+from nlsim.core.state import first_bad_leaf, leaves, norm
 from nlsim.core.system import Holding, Inputs, Jumping, Piece, Signal
 from nlsim.integrate.control import Control
 
@@ -187,7 +187,7 @@ class Loop(Generic[S]):
             self._end(outcome.ending, outcome.detail)
 
     def _look_for_rest(self, system: Any, piece: Piece, t: float, state: Any) -> None:
-        if self.steady_tolerance is None:
+        if self.steady_tolerance is None or not leaves(state):  # where nothing moves, rest says nothing
             return
         speed = float(norm(system.vector_field(t, state, piece(t))))
         if speed <= self.steady_tolerance * max(1.0, float(norm(state))):

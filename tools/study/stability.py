@@ -2,7 +2,7 @@
 
     python tools/study/stability.py [--seeds 2] [--raw]
 
-8×8 digits, 1347 to train and 450 to test, 64-32-32-10 tanh, squared error on one-hot targets; inputs of mean 0
+8×8 digits, 1348 to train and 449 to test, 64-32-32-10 tanh, squared error on one-hot targets; inputs of mean 0
 and overall deviation 1, as the training images have them. All step sizes of a rule
 run at once, as an ensemble. Prints test accuracies in per cent, and at the end whether the thresholds hold.
 """

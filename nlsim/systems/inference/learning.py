@@ -16,7 +16,7 @@ from torch import Tensor
 from nlsim.core.observable import Observable
 from nlsim.core.state import state_class
 from nlsim.core.system import Held, Inputs, Piece
-from nlsim.errors import CapabilityError, unknown_name
+from nlsim.errors import CapabilityError, NlsimError, unknown_name
 from nlsim.systems.backprop import required_input, required_target
 from nlsim.systems.inference.energy import Layers, feedforward
 from nlsim.systems.inference.flow import ActivityFlow, Gains, Settling
@@ -73,6 +73,8 @@ class InferenceLearning:
     ------
     CapabilityError, UnknownNameError
         For an output that is not linear, a heuristic without a softmax, and an output of another name.
+    NlsimError
+        For decays that are not one a hidden layer, and for gains together with decay or scaling.
     """
 
     network: LayeredNetwork
@@ -83,12 +85,30 @@ class InferenceLearning:
     is_scaled: bool = False
     decay: tuple[float, ...] = ()
     gains: Gains | None = None
-    _first: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+    _first: dict[str, tuple[Tensor, Tensor, tuple[int, int], Tensor]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUTS:
             raise unknown_name("output", self.output, OUTPUTS, where="output")
         require_linear_output(self.network)
+        hidden = self.network.depth - 1
+        if self.decay and len(self.decay) != hidden:
+            raise NlsimError(
+                "There must be one decay for each hidden layer.",
+                where="decay",
+                given=f"{len(self.decay)} numbers",
+                allowed=f"{hidden}, or none",
+            )
+        if self.gains is not None and (self.decay or self.is_scaled):
+            raise NlsimError(
+                "Couplings given by hand leave nothing to scale and have a decay of their own.",
+                where="gains",
+                given="gains together with decay or is_scaled",
+                allowed="gains alone",
+                advice="Put the decay into the gains, and leave is_scaled out.",
+            )
         if self.output == "heuristic" and self.loss is not CROSS_ENTROPY:
             raise CapabilityError(
                 "The heuristic target is made of softmax probabilities.",
@@ -119,11 +139,13 @@ class InferenceLearning:
 
     def _first_prediction(self, weight: Tensor, given: Tensor) -> Tensor:
         """Return p_1, computed once for each mini-batch: a cache of these very tensors, never a memory."""
-        kept = self._first.get("last")
-        if kept is None or kept[0] is not weight or kept[1] is not given:
-            kept = (weight, given, self.network.pre_activation(weight, given))
+        if torch.is_grad_enabled() or weight.is_inference() or given.is_inference():
+            return self.network.pre_activation(weight, given)  # a derivative must not meet what was made without one
+        kept, versions = self._first.get("last"), (weight._version, given._version)
+        if kept is None or kept[0] is not weight or kept[1] is not given or kept[2] != versions:
+            kept = (weight, given, versions, self.network.pre_activation(weight, given))
             self._first["last"] = kept
-        return kept[2]
+        return kept[3]
 
     def moving(self, state: InferenceState, piece: Piece) -> tuple[ActivityFlow, Layers]:
         """Return the flow of the activities and the activities."""

@@ -40,7 +40,7 @@ GROWTH = 2.0
 """Factor by which τ grows after a step that helped, at least, and f may grow in one that is taken."""
 
 
-Field = Callable[..., Layers]
+_RowField = Callable[..., Layers]
 """``field(ĥ_1, …) -> dĥ/dt``."""
 
 
@@ -184,7 +184,7 @@ def _residual(rates: Layers, at: Layers) -> Tensor:
     return speed / size.clamp(min=1)
 
 
-def jacobian_blocks(field: Field, at: Layers) -> dict[tuple[int, int], Tensor]:
+def jacobian_blocks(field: _RowField, at: Layers) -> dict[tuple[int, int], Tensor]:
     """Return ∂f_l/∂ĥ_k for |l − k| ≤ 1 as (l, k) -> ``(..., sample, layer l, layer k)``.
 
     Layers three apart share no neighbour, so one pull-back serves all of them, and all samples, at once.
@@ -209,7 +209,7 @@ def jacobian_blocks(field: Field, at: Layers) -> dict[tuple[int, int], Tensor]:
     return blocks
 
 
-def _step(field: Field, at: Layers, rates: Layers, shift: Tensor) -> Layers:
+def _step(field: _RowField, at: Layers, rates: Layers, shift: Tensor) -> Layers:
     """Return δ of (shift · I − J) δ = f, by elimination from the first layer to the last and back."""
     blocks = jacobian_blocks(field, at)
     depth = len(at)

@@ -38,6 +38,9 @@ def joint_descent(effort: Effort) -> Evidence:
                 later = float(system.energy(0.0, state, inputs))
                 worst = max(worst, (later - energy) / (1.0 + energy))
                 energy = later
+            moved = relative(state.weight, case.weights())
+            if not moved > 1e-12 and float(flat(case.gradients()).norm()) > 1e-6:  # there was something to learn
+                return float("inf")
         return worst
 
     return check_property(
@@ -65,8 +68,9 @@ def sequential_rest(effort: Effort) -> Evidence:
         moved = float((flat(swept) - flat(settled)).abs().max()) / (1.0 + float(flat(settled).abs().max()))
         begun = feedforward(case.network(), weights, required_input(inputs))[:-1]
         away = float((flat(system.sweep(weights, begun, inputs, 0.1)) - flat(begun)).norm())
-        # at the forward pass the first sweep moves, unless nothing feeds back (dead or zero slopes)
-        return moved if away > 0 else 0.0
+        field = flat(flow.vector_field(0.0, begun, inputs)).norm()
+        # one sweep from the forward pass moves every layer by about a step along the field, the top one exactly so
+        return moved if away >= 0.05 * float(field) > 0 else float("inf")
 
     return check_property(
         "rest of sequential sweeps",

@@ -123,8 +123,12 @@ def settle(system: InferenceLearning, start: Layers, weights: Layers, inputs: In
     flow = system.flow(weights, _given(inputs))
     if not start:
         return start
-    dt = 1.0 / stiffness(flow, start, inputs)
+    stiff = stiffness(flow, start, inputs)
+    if not stiff > 0:
+        raise ArithmeticError("the flow does not pull anywhere at the forward pass")
+    dt = 1.0 / stiff
     moving, energy = start, float(flow.energy(0.0, start, inputs).sum())
+    begun, force = energy, float(flat(flow.vector_field(0.0, start, inputs)).norm())
     for _ in range(steps):
         for _ in range(60):
             trial = EXPLICIT_EULER.advance(flow, Held(inputs), moving, 0.0, dt, 1)
@@ -133,6 +137,8 @@ def settle(system: InferenceLearning, start: Layers, weights: Layers, inputs: In
                 moving, energy = trial, after
                 break
             dt /= 2
+    if steps and force > 1e-6 and not energy < begun:
+        raise ArithmeticError("no step along the flow lowers the energy, so nothing was tested")
     return moving
 
 
