@@ -16,6 +16,7 @@ def check_fit(source: LoadedScenario) -> None:
         _check_target(source)
     else:
         _check_input(source, values.system.network)
+    _check_edges(source)
     _check_flip(source)
     _check_frequencies(source)
     if isinstance(values.system, model.LinearQuadratic):
@@ -51,6 +52,27 @@ def _check_input(source: LoadedScenario, network: model.Layers | model.Graph) ->
             given=f"{signal.name}, with {inputs} inputs",
             allowed="samples, sinusoids",
             advice="Or take a graph with inputs = 0, or the system tracking.",
+        )
+
+
+_ONLY_JUMPS = (
+    model.InferenceLearning,
+    model.SequentialLearning,
+    model.BackpropagationSteps,
+    model.BackpropagationProximal,
+)
+"""Learners whose weights move at the end of an interval and at no other time."""
+
+
+def _check_edges(source: LoadedScenario) -> None:
+    system, signal = source.values.system, source.values.signal
+    if isinstance(system, _ONLY_JUMPS) and isinstance(signal, model.Sinusoids):
+        raise ScenarioError(
+            "The weights of this system move when an interval ends, and this signal has no intervals.",
+            where=source.where("signal", "name"),
+            given=f"{signal.name}, with the system {system.name}",
+            allowed="samples",
+            advice="incremental_inference learns from inputs that move.",
         )
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import nlsim
+from nlsim.errors import NlsimError
 from nlsim.scenario.load import load_scenario
+from nlsim.simulation.build import build
 from nlsim.simulation.run import Outcome
 
 EVERY = ["record.every=200", 'record.channels=["loss", "test_accuracy"]']
@@ -71,3 +73,27 @@ def test_other_systems_learn_too(system: str, tmp_path: Path) -> None:
     outcome = run(tmp_path, "inference/digits", ["until=2000", *EVERY, system, "signal.interval=4.0"])
     assert outcome.ending == "reached_end"
     assert outcome.last["test_accuracy"] > 0.3
+
+
+REFUSED = {
+    "a decay too few": (["system.decay=[0.1]"], "one decay for each hidden layer", "decay"),
+    "a precision too few": (
+        ['system.precision={name="constant", gamma=[1.0, 2.0]}', "system.output=clamped"], "one precision a layer", "",
+    ),
+    "gains that are scaled": (["system.gains={top=1.0, bottom=1.0}"], "leave nothing to scale", "gains"),
+    "no intervals": (['signal={name="sinusoids"}'], "has no intervals", "signal"),
+    "an output that is not linear": (["system.network.output_activation=tanh"], "linear output", "output_activation"),
+    "a heuristic without a softmax": (["system.output=heuristic"], "softmax", ""),
+    "a graph": (
+        ['system.network={inputs=64, neurons=12, arcs="all", outputs=[75]}'], "", "",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_meant_is_refused_before_anything_runs(case: str) -> None:
+    overrides, problem, where = REFUSED[case]
+    with pytest.raises(NlsimError) as caught:
+        build(load_scenario("inference/digits", overrides=overrides))
+    assert problem in str(caught.value)
+    assert where in str(caught.value.where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", warn_of_undocumented)
     app.connect("autodoc-process-docstring", escape_bars, priority=400)  # before numpydoc
     app.connect("autodoc-process-signature", hide_fields)
+    app.connect("autodoc-skip-member", leave_out_aliases)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -48,6 +50,11 @@ def hide_fields(app: Sphinx, what: str, name: str, thing: Any, *rest: Any) -> tu
     from nlsim.scenario.model import Model
 
     return ("", None) if what == "class" and issubclass(thing, Model) else None
+
+
+def leave_out_aliases(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out names of types such as tuple[Tensor, ...]: they are no classes, though Sphinx reads them as such."""
+    return True if isinstance(thing, GenericAlias) else None
 
 
 def warn_of_undocumented(app: Sphinx) -> None:
