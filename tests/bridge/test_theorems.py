@@ -104,8 +104,8 @@ def without_leak(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def leakless(of: problem.LearningProblem, state: problem.LearningState, inputs: object) -> problem.Partials:
         parts = original(of, state, inputs)
-        velocity = tuple(f + c * x for f, c, x in zip(parts.velocity, of.speed, state.activity, strict=True))
-        return replace(parts, velocity=velocity)
+        rate = tuple(f + c * x for f, c, x in zip(parts.rate, of.speed, state.activity, strict=True))
+        return replace(parts, rate=rate)
 
     monkeypatch.setattr(learning, "partials", leakless)
 
