@@ -65,8 +65,6 @@ class AdaptiveRungeKutta:
 
     def reach(self, system: Any, piece: Piece, state: S, t: float, until: float, max_steps: int) -> Reached[S]:
         """Advance from t exactly to ``until``; a failed stretch gives back the state it began with."""
-        if not leaves(state):
-            return Reached(state, until, 1)  # nothing moves
         # imported here: torchdiffeq costs a second, and only this method needs it
         from torchdiffeq import odeint
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from nlsim.core.ending import Ending
 from nlsim.core.state import first_bad_leaf, leaves, norm
 from nlsim.core.system import Holding, Inputs, Jumping, Piece, Signal
-from nlsim.integrate.control import Control
+from nlsim.integrate.control import Control, Reached
 
 S = TypeVar("S")
 
@@ -49,6 +49,19 @@ def is_same_instant(one: float, other: float) -> bool:
 def moving_part(system: Any, state: Any, piece: Piece) -> tuple[Any, Any]:
     """Return what a stepper is to advance: all of a system and its state, or the part that moves between jumps."""
     return system.moving(state, piece) if isinstance(system, Holding) else (system, state)
+
+
+@dataclass(frozen=True)
+class _Standstill:
+    """Passes time where nothing moves."""
+
+    def reach(self, system: Any, piece: Piece, state: S, t: float, until: float, max_steps: int) -> Reached[S]:
+        if max_steps < 1:
+            return Reached(state, t, 0, Ending.BUDGET_SPENT, "max_steps reached")
+        return Reached(state, until, 1)
+
+
+_STANDSTILL = _Standstill()
 
 
 class Loop(Generic[S]):
@@ -167,7 +180,9 @@ class Loop(Generic[S]):
     def _reach(self, piece: Piece, target: float, *, must_look: bool) -> None:
         budget = sys.maxsize if self.max_steps is None else self.max_steps - self.steps
         system, moving = moving_part(self.system, self.state, piece)
-        outcome = self.control.reach(system, piece, moving, self.t, target, budget)
+        # a system that only jumps has nothing for a stepper: the stretch passes, and counts as a step
+        control = self.control if leaves(moving) else _STANDSTILL
+        outcome = control.reach(system, piece, moving, self.t, target, budget)
         whole: S = self.system.whole(self.state, outcome.state) if system is not self.system else outcome.state
         since = self.steps + outcome.steps - self._good[2]
         if must_look or outcome.ending is not None or since >= self.check_every:

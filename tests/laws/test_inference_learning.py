@@ -12,17 +12,28 @@ from support.oracle import PLAIN_ACTIVATION
 from support.settling import linear_output, make_system, start
 
 from nlsim.core.system import Inputs
-from nlsim.errors import NlsimError
+from nlsim.errors import CapabilityError, NlsimError
 from nlsim.integrate.adapter import AdaptiveRungeKutta
+from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import FixedStep
 from nlsim.integrate.explicit import EXPLICIT_EULER
 from nlsim.integrate.loop import Loop
+from nlsim.integrate.members import Memberwise
 from nlsim.systems.inference.baselines import BackpropagationSteps, GradientDescent
 from nlsim.systems.inference.flow import Gains
 from nlsim.systems.inference.precision import ConstantPrecision, StepPrecision
 from nlsim.systems.inference.update import Adam, LeastMeanSquares, NormalisedLeastMeanSquares
 from nlsim.systems.loss import SQUARED_ERROR
 from nlsim.systems.signals import HeldSamples
+
+
+def accepts_anything(stepper):
+    try:
+        stepper.require(object())
+    except CapabilityError:
+        return False
+    return True
+
 
 NET = linear_output((5, 7, 6, 4))
 SAMPLES = HeldSamples(draw(1, 9, 5), draw(2, 9, 4), 1, 2.0, 3)
@@ -153,16 +164,29 @@ def test_what_cannot_be_meant_is_refused(options, where):
     assert caught.value.where == where
 
 
-def test_jumps_without_a_flow_run_under_every_control():
+NO_STRUCTURE = {name: FixedStep(each, 2.0) for name, each in STEPPERS.items() if accepts_anything(each)}
+CONTROLS = {**NO_STRUCTURE, "adaptive": AdaptiveRungeKutta(rtol=1e-6), "memberwise": Memberwise()}
+
+
+def only_jumps(control, **options):
     system = BackpropagationSteps(NET, SQUARED_ERROR, GradientDescent(0.1))
-    ends = []
-    for control in (FixedStep(EXPLICIT_EULER, 2.0), AdaptiveRungeKutta(rtol=1e-6)):
-        state = system.initial_state(make_weights(NET, 3), SAMPLES.piece(0.0)(0.0))
-        loop = Loop(system, control, SAMPLES, state, until=12.0, steady_tolerance=1e-3, check_every=1)
-        list(loop)
-        assert (loop.ending, loop.t) == ("reached_end", 12.0)
-        ends.append(loop.state.weight)
-    assert_same_bits(ends[0], ends[1])
+    state = system.initial_state(make_weights(NET, 3), SAMPLES.piece(0.0)(0.0))
+    loop = Loop(system, control, SAMPLES, state, until=12.0, **options)
+    list(loop)
+    return loop
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_jumps_without_a_flow_run_under_every_control(name):
+    loop = only_jumps(CONTROLS[name], steady_tolerance=1e-3, check_every=1)
+    assert (loop.ending, loop.t, loop.steps) == ("reached_end", 12.0, 6)
+    assert_same_bits(loop.state.weight, only_jumps(FixedStep(EXPLICIT_EULER, 2.0)).state.weight)
+
+
+@pytest.mark.parametrize("name", ["explicit_euler", "adaptive"])
+def test_stretches_that_only_pass_count_against_the_budget(name):
+    loop = only_jumps(CONTROLS[name], max_steps=4)
+    assert (loop.ending, loop.t, loop.steps) == ("budget_spent", 8.0, 4)
 
 
 def test_least_mean_squares_on_several_samples_is_their_mean():
