@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from nlsim.core.observable import Observable
-from nlsim.core.state import state_class
-from nlsim.core.system import Inputs, Piece
+from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError
-from nlsim.systems.backprop import backpropagate, required_input, required_target, weight_observable
+from nlsim.systems.backprop import backpropagate, required_input, required_target
 from nlsim.systems.inference.energy import Layers, feedforward, normaliser
+from nlsim.systems.inference.jumps import OnlyJumps, WeightState, weight_observables
 from nlsim.systems.inference.learning import require_linear_output
 from nlsim.systems.inference.target import settle_rule
 from nlsim.systems.inference.update import forward_directions
@@ -63,33 +62,8 @@ class GradientDescent:
         return tuple(w - self.rate * g for w, g in zip(weights, gradients, strict=True)), moments
 
 
-@state_class
-class WeightState:
-    """Weights and what their rule remembers: all the state of a system that only jumps.
-
-    Attributes
-    ----------
-    weight : tuple of Tensor
-        W_l, shape ``(..., layer, sources [+ 1])``.
-    moment : tuple of Tensor
-        Moments of the rule; empty for rules without memory.
-    """
-
-    weight: Layers
-    moment: Layers
-
-
 @dataclass(frozen=True)
-class Standstill:
-    """The flow of nothing: what moves of a system that only jumps."""
-
-    def vector_field(self, t: float, moving: tuple[()], inputs: Inputs) -> tuple[()]:
-        """Return nothing."""
-        return ()
-
-
-@dataclass(frozen=True)
-class BackpropagationSteps:
+class BackpropagationSteps(OnlyJumps):
     """One step of gradient descent, or of Adam, on each batch shown.
 
     W ← step(W, mean over samples of ∂ℓ/∂W).
@@ -120,18 +94,6 @@ class BackpropagationSteps:
         """Return the weights and empty moments."""
         return WeightState(weights, self.descent.moments(weights))
 
-    def moving(self, state: WeightState, piece: Piece) -> tuple[Standstill, tuple[()]]:
-        """Return nothing that moves."""
-        return Standstill(), ()
-
-    def whole(self, state: WeightState, moved: tuple[()]) -> WeightState:
-        """Return the state."""
-        return state
-
-    def vector_field(self, t: float, state: WeightState, inputs: Inputs) -> WeightState:
-        """Return zeros."""
-        return no_motion(state)
-
     def jump(self, t: float, state: WeightState, ended: Inputs, begun: Inputs) -> WeightState:
         """Return the state after a step. Cost: three matrix products a layer."""
         gradients = mean_gradients(self.network, self.loss, state.weight, ended)
@@ -143,7 +105,7 @@ class BackpropagationSteps:
 
 
 @dataclass(frozen=True)
-class BackpropagationProximal:
+class BackpropagationProximal(OnlyJumps):
     """BP-prox: the output error of IL-prox, back-propagated and normalised, without inference.
 
     With the output target ĥ_L of an implicit step of size α at the feedforward activities
@@ -191,18 +153,6 @@ class BackpropagationProximal:
         """Return the weights; there is no memory."""
         return WeightState(weights, ())
 
-    def moving(self, state: WeightState, piece: Piece) -> tuple[Standstill, tuple[()]]:
-        """Return nothing that moves."""
-        return Standstill(), ()
-
-    def whole(self, state: WeightState, moved: tuple[()]) -> WeightState:
-        """Return the state."""
-        return state
-
-    def vector_field(self, t: float, state: WeightState, inputs: Inputs) -> WeightState:
-        """Return zeros."""
-        return no_motion(state)
-
     def jump(self, t: float, state: WeightState, ended: Inputs, begun: Inputs) -> WeightState:
         """Return the state after a step. Cost: four matrix products a layer."""
         given = required_input(ended)
@@ -225,26 +175,6 @@ def mean_gradients(network: LayeredNetwork, loss: Loss, weights: Layers, inputs:
     """Return ∂ℓ/∂W_l averaged over samples. Cost: three matrix products a layer."""
     samples = required_input(inputs).shape[-2]
     return tuple(g / samples for g in backpropagate(network, loss, weights, inputs).gradient)
-
-
-def no_motion(state: WeightState) -> WeightState:
-    """Return zeros of the shape of a state."""
-    return WeightState(
-        tuple(torch.zeros_like(w) for w in state.weight), tuple(torch.zeros_like(m) for m in state.moment)
-    )
-
-
-def weight_observables(network: LayeredNetwork, loss: Loss) -> Mapping[str, Observable]:
-    """Return ``loss``, that of the network's own output, and ``weight/l`` of a state that has weights."""
-
-    def value(t: float, state: Any, inputs: Inputs) -> Tensor:
-        made = feedforward(network, state.weight, required_input(inputs))[-1]
-        return loss.value(made, required_target(inputs)).sum(-1)
-
-    seen = [Observable("loss", (), "loss of the network's own output, summed over samples", value)]
-    for layer in range(network.depth):
-        seen.append(weight_observable("weight", layer, f"weights into layer {layer + 1}, the bias last", "1"))
-    return {each.name: each for each in seen}
 
 
 def require_positive(name: str, value: Constant) -> None:

@@ -22,9 +22,9 @@ from nlsim.core.state import state_class
 from nlsim.core.system import Inputs, Piece
 from nlsim.errors import unknown_name
 from nlsim.systems.backprop import required_input, required_target
-from nlsim.systems.inference.baselines import weight_observables
 from nlsim.systems.inference.energy import Layers, Predictions, free_energy, normalisers
 from nlsim.systems.inference.flow import Settling
+from nlsim.systems.inference.jumps import weight_observables
 from nlsim.systems.inference.learning import require_linear_output
 from nlsim.systems.inference.precision import ConstantPrecision
 from nlsim.systems.inference.target import settle_rule

@@ -21,8 +21,9 @@ from torch import Tensor
 from nlsim.core.observable import Observable
 from nlsim.core.system import Held, Inputs, Piece
 from nlsim.systems.backprop import required_input, required_target
-from nlsim.systems.inference.baselines import Descent, Standstill, WeightState, no_motion, weight_observables
+from nlsim.systems.inference.baselines import Descent
 from nlsim.systems.inference.energy import Layers, Predictions, feedforward, predict
+from nlsim.systems.inference.jumps import OnlyJumps, WeightState, no_motion, weight_observables
 from nlsim.systems.inference.learning import InferenceState, require_linear_output
 from nlsim.systems.loss import Loss
 from nlsim.systems.network import Constant, LayeredNetwork
@@ -100,7 +101,7 @@ def _activity_rates(
 
 
 @dataclass(frozen=True)
-class ZeroDivergence:
+class ZeroDivergence(OnlyJumps):
     """Z-IL: every layer learns when the output error comes by; L activity steps inside each jump.
 
     Parameters
@@ -123,18 +124,6 @@ class ZeroDivergence:
     def initial_state(self, weights: Layers, inputs: Inputs) -> WeightState:
         """Return the weights and empty moments."""
         return WeightState(weights, self.descent.moments(weights))
-
-    def moving(self, state: WeightState, piece: Piece) -> tuple[Standstill, tuple[()]]:
-        """Return nothing that moves."""
-        return Standstill(), ()
-
-    def whole(self, state: WeightState, moved: tuple[()]) -> WeightState:
-        """Return the state."""
-        return state
-
-    def vector_field(self, t: float, state: WeightState, inputs: Inputs) -> WeightState:
-        """Return zeros."""
-        return no_motion(state)
 
     def jump(self, t: float, state: WeightState, ended: Inputs, begun: Inputs) -> WeightState:
         """Return the state after a step. Cost: that of :func:`zero_divergence_gradients`."""

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from nlsim.core.observable import Observable
-from nlsim.core.system import Inputs, Piece
+from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError, unknown_name
 from nlsim.systems.backprop import required_input, required_target
-from nlsim.systems.inference.baselines import Standstill, WeightState, no_motion, require_positive, weight_observables
+from nlsim.systems.inference.baselines import require_positive
 from nlsim.systems.inference.energy import Layers, feedforward, normalisers, predict
 from nlsim.systems.inference.flow import Settling
+from nlsim.systems.inference.jumps import OnlyJumps, WeightState, weight_observables
 from nlsim.systems.inference.learning import require_linear_output
 from nlsim.systems.inference.target import settle_rule
 from nlsim.systems.inference.update import Update, energy_gradient
@@ -78,7 +79,7 @@ class MeanSizeUpdate:
 
 
 @dataclass(frozen=True)
-class SequentialLearning:
+class SequentialLearning(OnlyJumps):
     """Settle by sweeps from the output to the input, then update; all of it in the jump.
 
     Parameters
@@ -131,18 +132,6 @@ class SequentialLearning:
     def initial_state(self, weights: Layers, inputs: Inputs) -> WeightState:
         """Return the weights and the update's moments."""
         return WeightState(weights, self.update.moments(weights))
-
-    def moving(self, state: WeightState, piece: Piece) -> tuple[Standstill, tuple[()]]:
-        """Return nothing that moves."""
-        return Standstill(), ()
-
-    def whole(self, state: WeightState, moved: tuple[()]) -> WeightState:
-        """Return the state."""
-        return state
-
-    def vector_field(self, t: float, state: WeightState, inputs: Inputs) -> WeightState:
-        """Return zeros."""
-        return no_motion(state)
 
     def settling(self, weights: Layers, hidden: Layers, inputs: Inputs) -> Settling:
         """Return what is seen at hidden activities. Cost: one matrix product a layer."""
