@@ -81,7 +81,8 @@ def _(network: LayeredNetwork, loss: Loss, weights: tuple[Tensor, ...], inputs: 
     for layer in reversed(range(network.depth)):
         costates.insert(0, costate)
         cotangent = costate * slopes[layer]
-        gradients.insert(0, network.weight_gradient(cotangent, activities[layer - 1] if layer else source))
+        feed = activities[layer - 1] if layer else source
+        gradients.insert(0, network.weight_gradient(cotangent, feed, weights[layer]))
         if layer:
             costate = network.pull_back(weights[layer], cotangent)
     return Backpropagation(tuple(activities), tuple(costates), tuple(gradients))

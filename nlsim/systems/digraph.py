@@ -87,7 +87,7 @@ class Digraph:
         recurrent = (weights[0] * self.mask)[..., self.inputs : self.inputs + self.neurons]
         return [cotangents[0] @ recurrent]
 
-    def weight_gradient(self, cotangent: Tensor, source: Tensor) -> Tensor:
+    def weight_gradient(self, cotangent: Tensor, source: Tensor, weight: Tensor) -> Tensor:
         """Return Σ over samples of q x̃ᵀ on the arcs, 0 elsewhere."""
         return (cotangent.mT @ source) * self.mask
 
@@ -286,4 +286,4 @@ def recurrent_backpropagate(
     (force,) = network.spread_output(loss.gradient(network.output((x,)), required_target(inputs)))
     assert force is not None
     pi = torch.linalg.solve(_fast_matrix(network, weights[0], slope).mT, force[..., None])[..., 0]
-    return Backpropagation((x,), (pi,), (network.weight_gradient(slope * pi, source),))
+    return Backpropagation((x,), (pi,), (network.weight_gradient(slope * pi, source, weights[0]),))

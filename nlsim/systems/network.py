@@ -57,8 +57,8 @@ class Network(Protocol):
         """Return Σ Wᵀ q over the groups that each group feeds; None where it feeds none."""
         ...
 
-    def weight_gradient(self, cotangent: Tensor, source: Tensor, /) -> Tensor:
-        """Return Σ over samples of q x̃ᵀ on the arcs that are there."""
+    def weight_gradient(self, cotangent: Tensor, source: Tensor, weight: Tensor, /) -> Tensor:
+        """Return Σ over samples of q x̃ᵀ on the arcs that are there, for the weights W of this shape."""
         ...
 
     def output(self, activity: tuple[Tensor, ...], /) -> Tensor:
@@ -78,6 +78,14 @@ class Network(Protocol):
     def spread_output(self, force: Tensor, /) -> list[Tensor | None]:
         """Return a force on the output neurons as a force on each group; None where there is none."""
         ...
+
+
+def brings_constant(weight: Tensor, source: Tensor) -> bool:
+    """Return whether a source is as wide as W: then there is no bias, or its factor is the source's last entry.
+
+    Masked inputs bring the observed fraction μ(m) in the place of the 1.
+    """
+    return source.shape[-1] == weight.shape[-1]
 
 
 @dataclass(frozen=True)
@@ -156,7 +164,7 @@ class LayeredNetwork:
 
         Cost: one matrix product.
         """
-        if not self.has_bias:
+        if brings_constant(weight, source):
             return source @ weight.mT
         matrix, bias = weight[..., :-1], weight[..., -1]
         if weight.ndim == 2:
@@ -170,10 +178,10 @@ class LayeredNetwork:
         """
         return cotangent @ (weight[..., :-1] if self.has_bias else weight)
 
-    def weight_gradient(self, cotangent: Tensor, source: Tensor) -> Tensor:
+    def weight_gradient(self, cotangent: Tensor, source: Tensor, weight: Tensor) -> Tensor:
         """Return Σ over samples of q x̃ᵀ, shape of W. Cost: one matrix product."""
         product = cotangent.mT @ source
-        if not self.has_bias:
+        if brings_constant(weight, source):
             return product
         return torch.cat((product, cotangent.sum(-2).unsqueeze(-1)), -1)
 
@@ -185,11 +193,12 @@ class LayeredNetwork:
         Cost: one matrix product and, without ensemble axes, no pass over the weights beside it.
         """
         if total.ndim != 2 or isinstance(keep, Tensor) or isinstance(add, Tensor):
-            total.mul_(keep).add_(add * self.weight_gradient(cotangent, source))
+            total.mul_(keep).add_(add * self.weight_gradient(cotangent, source, total))
             return
-        matrix = total[:, :-1] if self.has_bias else total
+        brings = brings_constant(total, source)
+        matrix = total if brings else total[:, :-1]
         matrix.addmm_(cotangent.T, source, beta=keep, alpha=add)
-        if self.has_bias:
+        if not brings:
             total[:, -1].mul_(keep).add_(cotangent.sum(0), alpha=add)
 
     def rest_output(self, weights: tuple[Tensor, ...], given: Tensor) -> Tensor:

@@ -27,8 +27,6 @@ ROUNDINGS = 200
 
 each_system = pytest.mark.parametrize("name", SYSTEMS)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-# torch's own: it loads its forward-mode rules through a module that it has itself deprecated
-forward_mode = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 each_observable = pytest.mark.parametrize(("name", "channel"), OBSERVABLES)
 
 
@@ -72,7 +70,6 @@ def test_single_precision_is_double_precision_rounded(name):
     assert_round_off(found, system.vector_field(0.0, state, inputs), 50, eps=2.0**-23)
 
 
-@forward_mode
 @each_system
 def test_forward_derivatives_are_those_of_small_differences(name):
     system, state, inputs = setting(name)
@@ -103,7 +100,6 @@ def test_vmap_is_the_ensemble_axis(name):
         assert_round_off(member(mapped, index), system.vector_field(0.0, member(state, index), inputs), ROUNDINGS)
 
 
-@forward_mode
 @each_system
 def test_reverse_derivatives_work_too(name):
     system, state, inputs = setting(name)

@@ -145,7 +145,7 @@ def partials(problem: LearningProblem[Any], state: LearningState, inputs: Inputs
             if part is not None:
                 h = h + part
         h_activity.append(h)
-        h_weight.append(network.weight_gradient(cotangents[group], sources[group]) + (c * k) * weight)
+        h_weight.append(network.weight_gradient(cotangents[group], sources[group], weight) + (c * k) * weight)
     return Partials(tuple(rates), tuple(h_activity), tuple(h_weight))
 
 

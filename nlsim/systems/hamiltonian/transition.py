@@ -66,7 +66,7 @@ def pass_through(network: LayeredNetwork, weights: Tensors, source: Tensor) -> P
         gradients: list[Tensor] = []
         for layer in reversed(range(network.depth)):
             at_neurons = cotangent * slopes[layer]
-            gradients.insert(0, network.weight_gradient(at_neurons, sources[layer]))
+            gradients.insert(0, network.weight_gradient(at_neurons, sources[layer], weights[layer]))
             if layer:
                 cotangent = network.pull_back(weights[layer], at_neurons)
         return tuple(gradients)
@@ -137,8 +137,8 @@ class LayeredTransition:
             return (*pulled, torch.zeros_like(activity[-1]))
 
         def to_weight(cotangents: Tensors) -> Tensors:
-            each = zip(cotangents, slopes, sources, strict=True)
-            return tuple(network.weight_gradient(q * slope, x) for q, slope, x in each)
+            each = zip(cotangents, slopes, sources, weights, strict=True)
+            return tuple(network.weight_gradient(q * slope, x, w) for q, slope, x, w in each)
 
         return Passed(tuple(values), to_activity, to_weight)
 

@@ -159,11 +159,11 @@ class BackpropagationProximal(OnlyJumps):
         made = feedforward(self.network, state.weight, given)
         above = (sigma.value(h) for sigma, h in zip(self.network.activations, made[:-1], strict=False))
         sources = (given, *above)
-        gamma = 1.0 / (self.rate * normaliser(self.network, sources[-1]))
+        gamma = 1.0 / (self.rate * normaliser(state.weight[-1], sources[-1]))
         target = settle_rule("settled", self.loss)(made[-1], gamma, required_target(ended))
         # the squared error to the output target has the derivative h_L − ĥ_L = −δ_L
         gradients = mean_gradients(self.network, SQUARED_ERROR, state.weight, Inputs(given, target))
-        directions = forward_directions(self.network, gradients, sources, self.epsilon)
+        directions = forward_directions(gradients, sources, self.epsilon)
         return WeightState(tuple(w - d for w, d in zip(state.weight, directions, strict=True)), state.moment)
 
     def observables(self) -> Mapping[str, Observable]:

@@ -136,7 +136,7 @@ def dual_weights(problem: ProximalProblem, weights: Layers, given: Tensor, duals
     """
     network, source, new = problem.network, given, list[Tensor]()
     for w, d, alpha, activation in zip(weights, duals, problem.rates, network.activations, strict=True):
-        new.append(w + alpha * network.weight_gradient(d, source))
+        new.append(w + alpha * network.weight_gradient(d, source, w))
         source = activation.value(network.pre_activation(new[-1], source))
     return tuple(new)
 

@@ -67,14 +67,17 @@ def feedforward(network: LayeredNetwork, weights: Layers, given: Tensor, *, firs
     return tuple(activities)
 
 
-def normaliser(network: LayeredNetwork, source: Tensor) -> Tensor:
-    """Return n = ‖ã‖² of what feeds a layer, the 1 of the bias included; shape ``(..., sample, 1)``."""
-    return source.square().sum(-1, keepdim=True) + float(network.has_bias)
+def normaliser(weight: Tensor, source: Tensor) -> Tensor:
+    """Return n = ‖ã‖² of what feeds a layer, the 1 of the bias included; shape ``(..., sample, 1)``.
+
+    The 1 is added where W has a column more than the source has entries.
+    """
+    return source.square().sum(-1, keepdim=True) + float(weight.shape[-1] - source.shape[-1])
 
 
-def normalisers(network: LayeredNetwork, predictions: Predictions) -> Layers:
+def normalisers(weights: Layers, predictions: Predictions) -> Layers:
     """Return n_1 … n_L; see :func:`normaliser`."""
-    return tuple(normaliser(network, source) for source in predictions.source)
+    return tuple(normaliser(w, source) for w, source in zip(weights, predictions.source, strict=True))
 
 
 def free_energy(
@@ -126,6 +129,6 @@ def nlms(network: LayeredNetwork, weights: Layers, predictions: Predictions, err
     Haykin, *Adaptive Filter Theory*, on normalised least mean squares with rate 1.
     """
     return tuple(
-        w + network.weight_gradient(e / normaliser(network, a), a)
+        w + network.weight_gradient(e / normaliser(w, a), a, w)
         for w, a, e in zip(weights, predictions.source, errors, strict=True)
     )

@@ -87,7 +87,7 @@ class ErrorFlow:
                 activity.append(made[-1] + moving[layer])
                 source = self.network.activations[layer].value(activity[-1])
         predictions = Predictions(tuple(sources), tuple(made))
-        norms = normalisers(self.network, predictions)
+        norms = normalisers(self.weights, predictions)
         gammas = self.precision.values(norms, None)
         errors = moving
         if self.output != "free":

@@ -81,7 +81,8 @@ def zero_divergence_gradients(
         layer = depth - 1 - (t - delay)
         learns = 0 <= layer < depth
         if learns:
-            gradients[layer] = network.weight_gradient(-errors[layer] / given.shape[-2], made.source[layer])
+            error, source = errors[layer] / -given.shape[-2], made.source[layer]
+            gradients[layer] = network.weight_gradient(error, source, weights[layer])
         pulled = _activity_rates(network, tuple(current), hidden, made, errors)
         hidden = tuple(h + step * rate_ for h, rate_ in zip(hidden, pulled, strict=True))
         if learns:
@@ -233,9 +234,8 @@ class FixedPredictionLearning:
         flow = FixedPredictionFlow(self.network, self.loss, state.weight)
         made = flow.forward(inputs)
         errors = replace(flow, held=made).errors(state.activity, inputs)
-        return tuple(
-            self.network.weight_gradient(-e / e.shape[-2], a) for e, a in zip(errors, made.source, strict=True)
-        )
+        parts = zip(errors, made.source, state.weight, strict=True)
+        return tuple(self.network.weight_gradient(-e / e.shape[-2], a, w) for e, a, w in parts)
 
     def jump(self, t: float, state: InferenceState, ended: Inputs, begun: Inputs) -> InferenceState:
         """Return the state with updated weights, and the next sample's feedforward activities."""

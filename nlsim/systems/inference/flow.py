@@ -17,7 +17,15 @@ from torch import Tensor
 
 from nlsim.core.system import Inputs, Piece
 from nlsim.systems.backprop import required_input, required_target
-from nlsim.systems.inference.energy import Layers, Predictions, feedforward, free_energy, normaliser, predict
+from nlsim.systems.inference.energy import (
+    Layers,
+    Predictions,
+    feedforward,
+    free_energy,
+    normaliser,
+    normalisers,
+    predict,
+)
 from nlsim.systems.inference.fused import FusedSteps
 from nlsim.systems.inference.precision import ConstantPrecision, Precision, StepPrecision
 from nlsim.systems.inference.target import settle_rule
@@ -116,7 +124,7 @@ class ActivityFlow:
             later = [sigma.value(h) for sigma, h in zip(self.network.activations, hidden, strict=False)]
             parts = [self.network.pre_activation(w, a) for w, a in zip(self.weights[1:], later, strict=True)]
             made = Predictions((required_input(inputs), *later), (self.first, *parts))
-        norms = tuple(normaliser(self.network, source) for source in made.source)
+        norms = normalisers(self.weights, made)
         frozen = self.feedforward
         if frozen is None and self.precision.needs_feedforward:
             frozen = self.feedforward_normalisers(made.source[0])
@@ -133,7 +141,7 @@ class ActivityFlow:
         """Return n_1 … n_L of the feedforward activities. Cost: one matrix product a layer but the last."""
         made = feedforward(self.network, self.weights, given)[:-1]
         above = (sigma.value(h) for sigma, h in zip(self.network.activations, made, strict=False))
-        return tuple(normaliser(self.network, source) for source in (given, *above))
+        return tuple(normaliser(w, source) for w, source in zip(self.weights, (given, *above), strict=True))
 
     def vector_field(self, t: float, moving: Layers, inputs: Inputs) -> Layers:
         """Return dĥ/dt. Cost: two matrix products a layer, one for the first and none where it is held."""
@@ -210,7 +218,7 @@ class ActivityFlow:
             and isinstance(rule.rate, float)
             and rule.kind in ("exact", "self_consistent")
         ):
-            size = normaliser(self.network, required_input(piece(t)))
+            size = normaliser(self.weights[0], required_input(piece(t)))
             return fused.normalised(dt, steps, rule.rate, rule.epsilon, size, is_exact=rule.kind == "exact")
         for n in range(steps):
             now = t + n * dt

@@ -91,7 +91,7 @@ class IncrementalLearning:
         """Return dĥ/dt and dW/dt. Cost: four matrix products a layer."""
         flow = ActivityFlow(self.network, self.loss, self.precision, self.output, state.weight)
         seen = flow.settling(state.activity, inputs)
-        slopes = energy_gradient(self.network, seen)
+        slopes = energy_gradient(self.network, state.weight, seen)
         return InferenceState(
             flow.vector_field(t, state.activity, inputs),
             tuple(-self.rate * slope for slope in slopes),

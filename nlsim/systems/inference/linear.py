@@ -96,7 +96,7 @@ def tangent_kernel(network: LayeredNetwork, weights: Layers, given: Tensor) -> T
     n_l is the squared norm of what feeds layer l, the 1 of a bias included, at the feedforward activities.
     """
     made = predict(network, weights, given, feedforward(network, weights, given)[:-1])
-    return spread(network, weights, tuple(1 / n for n in normalisers(network, made)))
+    return spread(network, weights, tuple(1 / n for n in normalisers(weights, made)))
 
 
 def soft_clamp(

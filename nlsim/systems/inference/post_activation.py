@@ -91,8 +91,8 @@ class PostActivationFlow:
         values = tuple(s.value(p) for s, p in zip(self.network.activations, made, strict=True))
         slopes = tuple(s.slope(p, v) for s, p, v in zip(self.network.activations, made, values, strict=True))
         gammas = []
-        for source, slope in zip(sources, slopes, strict=True):
-            gamma = 1.0 / (self.rate * normaliser(self.network, source))
+        for w, source, slope in zip(self.weights, sources, slopes, strict=True):
+            gamma = 1.0 / (self.rate * normaliser(w, source))
             gammas.append(gamma / slope.square() if self.kind == "unit" else gamma.expand_as(slope))
         # the output is linear, so its precision is that of its layer
         top = settle_rule("settled", self.loss)(made[-1], gammas[-1][..., :1], required_target(inputs))
@@ -124,6 +124,6 @@ class PostActivationFlow:
                 change = INVERSES[self.network.activations[layer].name](hidden[layer]) - p
             else:
                 change = errors[layer]
-            scaled = change / (normaliser(self.network, a) * a.shape[-2])
-            new.append(w + self.network.weight_gradient(scaled, a))
+            scaled = change / (normaliser(w, a) * a.shape[-2])
+            new.append(w + self.network.weight_gradient(scaled, a, w))
         return tuple(new)

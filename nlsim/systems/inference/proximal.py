@@ -91,7 +91,7 @@ class ProximalProblem:
         """
         made = predict(self.network, weights, given, activity[:-1])
         total = self.loss.value(activity[-1], target)
-        terms = zip(self.rates, made.errors(activity), normalisers(self.network, made), strict=True)
+        terms = zip(self.rates, made.errors(activity), normalisers(weights, made), strict=True)
         for alpha, e, n in terms:
             total = total + (e.square() / (2 * alpha * (n + self.penalty))).sum(-1)
         return total
@@ -102,8 +102,8 @@ class ProximalProblem:
         At ε = 0 the forward pass of these weights is ĥ, whether or not ĥ minimises anything.
         """
         made = predict(self.network, weights, given, activity[:-1])
-        parts = zip(weights, made.source, made.errors(activity), normalisers(self.network, made), strict=True)
-        return tuple(w + self.network.weight_gradient(e / (n + self.penalty), a) for w, a, e, n in parts)
+        parts = zip(weights, made.source, made.errors(activity), normalisers(weights, made), strict=True)
+        return tuple(w + self.network.weight_gradient(e / (n + self.penalty), a, w) for w, a, e, n in parts)
 
     def gradient(self, weights: Layers, given: Tensor, target: Tensor) -> Layers:
         """Return ∂L/∂W_l of the mean loss, by back-propagation in closed form.
@@ -115,7 +115,7 @@ class ProximalProblem:
         delta = self.loss.gradient(activity[-1], target) / given.shape[-2]
         gradients: list[Tensor] = []
         for layer in reversed(range(self.network.depth)):
-            gradients.append(self.network.weight_gradient(delta, made.source[layer]))
+            gradients.append(self.network.weight_gradient(delta, made.source[layer], weights[layer]))
             if layer:
                 slope = self.network.activations[layer - 1].slope(activity[layer - 1], made.source[layer])
                 delta = slope * self.network.pull_back(weights[layer], delta)

@@ -72,7 +72,7 @@ class MeanSizeUpdate:
         count = count + 1
         keep = torch.clamp(count / (count + 1), max=self.memory)
         changed, refreshed = [], []
-        for w, v, g in zip(weights, sizes, energy_gradient(network, seen), strict=True):
+        for w, v, g in zip(weights, sizes, energy_gradient(network, weights, seen), strict=True):
             changed.append(w - (self.rate / (v + self.floor) + self.least) * g)
             refreshed.append(keep * v + (1 - keep) * g.abs().mean((-2, -1), keepdim=True))
         return tuple(changed), (*refreshed, count)
@@ -140,7 +140,7 @@ class SequentialLearning(OnlyJumps):
         top = settle_rule(self.output, self.loss)(made.prediction[-1], gamma, required_target(inputs))
         activity = (*hidden, top)
         unit = (1.0,) * self.network.depth
-        return Settling(made, activity, made.errors(activity), normalisers(self.network, made), unit)
+        return Settling(made, activity, made.errors(activity), normalisers(weights, made), unit)
 
     def sweep(self, weights: Layers, hidden: Layers, inputs: Inputs, step: float) -> Layers:
         """Return the hidden activities after one sweep. Cost: two matrix products a layer."""

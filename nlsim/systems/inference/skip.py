@@ -84,7 +84,7 @@ class ResidualFlow:
         predictions = Predictions(sources, tuple(made))
         errors = tuple(e / a for e, a in zip(predictions.errors(activity), self.multipliers, strict=True))
         precisions = tuple(a * a for a in self.multipliers)
-        return Settling(predictions, activity, errors, normalisers(self.network, predictions), precisions)
+        return Settling(predictions, activity, errors, normalisers(self.weights, predictions), precisions)
 
     def forward(self, given: Tensor) -> Layers:
         """Return h_1 … h_L, where every error is 0. Cost: one matrix product a layer."""

@@ -33,23 +33,23 @@ class Update(Protocol):
         ...
 
 
-def energy_gradient(network: LayeredNetwork, seen: Settling) -> Layers:
+def energy_gradient(network: LayeredNetwork, weights: Layers, seen: Settling) -> Layers:
     """Return ∂F/∂W_l averaged over samples, −γ_l e_l ã_{l−1}ᵀ, at held precisions. One matrix product a layer."""
     gradients = []
-    for gamma, error, source in zip(seen.precisions, seen.errors, seen.predictions.source, strict=True):
-        gradients.append(network.weight_gradient(error * (-gamma / error.shape[-2]), source))
+    for w, gamma, error, source in zip(weights, seen.precisions, seen.errors, seen.predictions.source, strict=True):
+        gradients.append(network.weight_gradient(error * (-gamma / error.shape[-2]), source, w))
     return tuple(gradients)
 
 
-def normalised_gradient(network: LayeredNetwork, seen: Settling, epsilon: Constant) -> Layers:
+def normalised_gradient(network: LayeredNetwork, weights: Layers, seen: Settling, epsilon: Constant) -> Layers:
     """Return −mean(e ãᵀ)/(mean(n) + ε) of each layer: the direction of normalised least mean squares.
 
     With more than one sample this is the released rule, the mean of outer products over the mean of normalisers.
     """
     gradients = []
-    for error, source in zip(seen.errors, seen.predictions.source, strict=True):
-        size = normaliser(network, source).mean(-2, keepdim=True) + epsilon
-        gradients.append(network.weight_gradient(error / (-size * error.shape[-2]), source))
+    for w, error, source in zip(weights, seen.errors, seen.predictions.source, strict=True):
+        size = normaliser(w, source).mean(-2, keepdim=True) + epsilon
+        gradients.append(network.weight_gradient(error / (-size * error.shape[-2]), source, w))
     return tuple(gradients)
 
 
@@ -116,7 +116,7 @@ class NormalisedLeastMeanSquares:
         """Return the new weights."""
         own = tuple(w.clone() for w in weights)
         for w, error, source in zip(own, seen.errors, seen.predictions.source, strict=True):
-            size = normaliser(network, source).mean(-2, keepdim=True) + self.epsilon
+            size = normaliser(w, source).mean(-2, keepdim=True) + self.epsilon
             network.accumulate_gradient_(w, error / size, source, keep=1.0, add=self.rate / error.shape[-2])
         return own, moments
 
@@ -156,9 +156,9 @@ class Adam:
     def apply(self, network: LayeredNetwork, weights: Layers, moments: Layers, seen: Settling) -> tuple[Layers, Layers]:
         """Return the new weights and moments."""
         if self.is_normalised:
-            gradients = normalised_gradient(network, seen, self.normaliser_epsilon)
+            gradients = normalised_gradient(network, weights, seen, self.normaliser_epsilon)
         else:
-            gradients = energy_gradient(network, seen)
+            gradients = energy_gradient(network, weights, seen)
         return self.step(weights, gradients, moments)
 
     def step(self, weights: Layers, gradients: Layers, moments: Layers) -> tuple[Layers, Layers]:
@@ -174,11 +174,9 @@ class Adam:
         return tuple(own), (*first, *second, count)
 
 
-def forward_directions(
-    network: LayeredNetwork, gradients: Layers, sources: tuple[Tensor, ...], epsilon: float
-) -> Layers:
+def forward_directions(gradients: Layers, sources: tuple[Tensor, ...], epsilon: float) -> Layers:
     """Return gradients divided by mean ‖ã‖² + ε of what feeds each layer: the BP-prox baseline's directions."""
     scaled = []
     for gradient, source in zip(gradients, sources, strict=True):
-        scaled.append(gradient / (normaliser(network, source).mean(-2, keepdim=True) + epsilon))
+        scaled.append(gradient / (normaliser(gradient, source).mean(-2, keepdim=True) + epsilon))
     return tuple(scaled)

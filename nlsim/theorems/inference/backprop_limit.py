@@ -90,7 +90,7 @@ def bridge_field(effort: Effort) -> Evidence:
             symbols = [net.free(layer) for layer in range(net.depth - 1)]
             values = values_of(net, weights, inputs, hidden)
             running = [*flow.vector_field(0.0, hidden, inputs)]
-            running += energy_gradient(case.network(), flow.settling(hidden, inputs))
+            running += energy_gradient(case.network(), weights, flow.settling(hidden, inputs))
             sources, made = net.predictions(symbols)
             errors = [*(h - p for h, p in zip(symbols, made, strict=False)), size * (net.target - made[-1])]
             symbolic = symbolic_field(net, symbols, size)

@@ -95,9 +95,8 @@ def envelope(effort: Effort) -> Evidence:
         def left(row: Tensor) -> Tensor:
             return soft_clamp(network, unflatten(row, weights), given, target, gamma).energy.sum()
 
-        local = tuple(
-            -network.weight_gradient(g * e, a) for g, e, a in zip(gamma, rest.errors, made.source, strict=True)
-        )
+        parts = zip(gamma, rest.errors, made.source, weights, strict=True)
+        local = tuple(-network.weight_gradient(g * e, a, w) for g, e, a, w in parts)
         slope = grad(left)(flatten(weights))
         return float((slope - flatten(local)).abs().max() / (1 + slope.abs().max()))
 
@@ -170,7 +169,7 @@ def kernel_property(effort: Effort) -> Evidence:
         draw = Draw(draw.widths, "identity", has_bias=draw.has_bias, seed=draw.seed)
         network, weights, (given, target) = draw.network, draw.weights(), draw.sample()
         h = feedforward(network, weights, given)
-        sizes = normalisers(network, predict(network, weights, given, h[:-1]))
+        sizes = normalisers(weights, predict(network, weights, given, h[:-1]))
 
         def output(row: Tensor) -> Tensor:
             return feedforward(network, unflatten(row, weights), given)[-1][0]
@@ -200,7 +199,7 @@ def kernel_control(effort: Effort) -> Evidence:
     """Equal precisions in all layers must not give the kernel, unless the layers' normalisers agree."""
     draw = Draw((4, 5, 5, 3), "identity", seed=4)
     network, weights, given = draw.network, draw.weights(), draw.sample()[0]
-    sizes = normalisers(network, predict(network, weights, given, feedforward(network, weights, given)[:-1]))
+    sizes = normalisers(weights, predict(network, weights, given, feedforward(network, weights, given)[:-1]))
     kernel = tangent_kernel(network, weights, given)
     equal = spread(network, weights, (1 / sizes[-1],) * 3)
     gap = float((equal - kernel).norm() / kernel.norm())

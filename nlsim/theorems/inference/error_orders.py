@@ -203,7 +203,7 @@ def stall_of_equal_gains(case: Case) -> float:
     """Return the relative error at ρ → 0: layers see α n_L/n_l in the place of α in the Levenberg–Marquardt step."""
     row, network = flatten(case.weights), case.draw.network
     made = predict(network, case.weights, case.sample[0], feedforward(network, case.weights, case.sample[0])[:-1])
-    sizes = [float(n) for n in normalisers(network, made)]
+    sizes = [float(n) for n in normalisers(case.weights, made)]
     share = torch.cat([torch.full((w.numel(),), sizes[-1] / n) for w, n in zip(case.weights, sizes, strict=True)])
     J, residual = jacrev(case.output)(row), case.sample[1][0] - case.output(row)
     one = torch.eye(len(J), dtype=row.dtype)

@@ -35,7 +35,7 @@ def mixed_gradient(draw: Draw, sample: tuple[Tensor, Tensor], forward: Layers, f
     made = predict(network, forward, sample[0], activity[:-1])
     delta, found = problem.loss.gradient(activity[-1], sample[1]), list[Tensor]()
     for layer in reversed(range(network.depth)):
-        found.append(network.weight_gradient(delta, made.source[layer]))
+        found.append(network.weight_gradient(delta, made.source[layer], forward[layer]))
         if layer:
             slope = network.activations[layer - 1].slope(activity[layer - 1], made.source[layer])
             delta = slope * network.pull_back(feedback[layer], delta)

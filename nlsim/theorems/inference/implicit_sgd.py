@@ -203,7 +203,7 @@ def corrected_field(
     """Return α ∂F/∂ĥ with precisions held constant, the missing term being added with a factor: 1 is exact."""
     network, (given, target) = problem.network, sample
     made = predict(network, weights, given, h[:-1])
-    errors, sizes = made.errors(h), normalisers(network, made)
+    errors, sizes = made.errors(h), normalisers(weights, made)
     field = []
     for layer in range(network.depth - 1):
         slope = network.activations[layer].slope(h[layer], made.source[layer + 1])

@@ -112,10 +112,10 @@ def normaliser_control(effort: Effort) -> Evidence:
     made = predict(network, weights, given, activity[:-1])
     before = predict(network, weights, given, feedforward(network, weights, given)[:-1])
     gaps = []
-    stale = [normaliser(network, a) for a in before.source]
+    stale = [normaliser(w, a) for w, a in zip(weights, before.source, strict=True)]
     for sizes in (stale, [a.square().sum() for a in made.source]):
         parts = zip(weights, made.source, made.errors(activity), sizes, strict=True)
-        new = tuple(w + network.weight_gradient(e / n, a) for w, a, e, n in parts)
+        new = tuple(w + network.weight_gradient(e / n, a, w) for w, a, e, n in parts)
         gaps.append(largest_gap(feedforward(network, new, given), activity))
     return Evidence(
         Leg.CONTROL,

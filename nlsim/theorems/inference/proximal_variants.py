@@ -155,7 +155,7 @@ def mean_normaliser_control(effort: Effort) -> Evidence:
         given = given[:1] + 0.3 * given  # correlated
         exact = solve_in_weights(problem, weights, given, target)
         e = exact.activity[0] - feedforward(draw.network, weights, given)[0]
-        mean = draw.network.weight_gradient(e, given) / (given.square().sum(-1) + 1).sum()
+        mean = draw.network.weight_gradient(e, given, weights[0]) / (given.square().sum(-1) + 1).sum()
         misses.append(relative((weights[0] + mean,), exact.weights, weights))
     return Evidence(
         Leg.CONTROL,

@@ -153,9 +153,9 @@ class _WrongNormaliser:
             used: tuple[Tensor, ...] = (sources[0], *after)
         else:
             used = (sources[0], *seen.activity[:-1]) if self.norm == "before φ" else sources
-        sizes = [normaliser(network, a) - float(self.norm == "no bias") for a in used]
+        sizes = [normaliser(w, a) - float(self.norm == "no bias") for w, a in zip(weights, used, strict=True)]
         parts = zip(weights, seen.errors, sources, sizes, strict=True)
-        return tuple(w + network.weight_gradient(e / n, a) for w, e, a, n in parts), moments
+        return tuple(w + network.weight_gradient(e / n, a, w) for w, e, a, n in parts), moments
 
 
 def normaliser_control(effort: Effort) -> Evidence:

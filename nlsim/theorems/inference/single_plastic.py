@@ -31,7 +31,7 @@ def _plastic_step(draw: Draw, alpha: float, layer: int) -> tuple[Any, ...]:
     problem = draw.problem(alpha)
     before = feedforward(network, weights, given)
     source = given if layer == 0 else network.activations[layer - 1].value(before[layer - 1])
-    p, n = before[layer], normaliser(network, source)
+    p, n = before[layer], normaliser(weights[layer], source)
 
     def energy(row: Tensor) -> Tensor:
         h = unflatten(row, (p,))[0]
@@ -43,7 +43,7 @@ def _plastic_step(draw: Draw, alpha: float, layer: int) -> tuple[Any, ...]:
     found = minimise(energy, p.flatten())
     e = found.point.reshape(p.shape) - p
     new = list(weights)
-    new[layer] = weights[layer] + network.weight_gradient(e / n, source)
+    new[layer] = weights[layer] + network.weight_gradient(e / n, source, weights[layer])
     return problem, weights, tuple(new), given, target, found.ending
 
 

@@ -282,7 +282,7 @@ def other_interpolant_control(effort: Effort) -> Evidence:
     before = feedforward(draw.network, weights, given)
     source = draw.network.activations[-2].value(before[-2])
     e = (target - before[-1]) / (source.square().sum() + 1)
-    other = (*weights[:-1], weights[-1] + draw.network.weight_gradient(e, source))
+    other = (*weights[:-1], weights[-1] + draw.network.weight_gradient(e, source, weights[-1]))
     lengths = [float((flatten(each) - flatten(weights)).norm()) for each in (limit, other)]
     distance = float((flatten(step.weights) - flatten(other)).norm())
     is_exact = float((feedforward(draw.network, other, given)[-1] - target).abs().max()) <= 1e-12

@@ -112,7 +112,7 @@ def test_spread_at_feedforward_precisions_is_the_tangent_kernel(has_bias):
         rows = torch.cat([j.flatten(1) for j in torch.autograd.functional.jacobian(output, weights)], 1)
         assert (kernel[b] - rows @ rows.T).abs().max() <= 1e-12 * kernel[b].abs().max()
     h = feedforward(network, weights, given)
-    normal = normalisers(network, predict(network, weights, given, h[:-1]))
+    normal = normalisers(weights, predict(network, weights, given, h[:-1]))
     rest = soft_clamp(network, weights, given, target, tuple(1 / (alpha * n) for n in normal))
     one = torch.eye(2, dtype=torch.float64)
     left = torch.linalg.solve(one + alpha * kernel, (target - h[-1]).unsqueeze(-1)).squeeze(-1)
