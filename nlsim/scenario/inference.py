@@ -191,3 +191,51 @@ class BackpropagationProximal(Model):
     """α, the size of the step."""
     epsilon: NonNegative = 0.0
     """ε, added to every normaliser."""
+
+
+class ErrorFormLearning(Model):
+    """Predictive coding in its errors (ePC): they descend the free energy as coordinates, then the weights jump."""
+
+    name: Literal["error_form"]
+    """Which system."""
+    network: Layers
+    """What learns; its output_activation must be identity."""
+    precision: ConstantPrecision = ConstantPrecision(name="constant")
+    """How prediction errors are weighted; in these coordinates by numbers only."""
+    output: Literal["clamped", "free", "settled"] = "clamped"
+    """Output held at the target, pulled to it, or at the best compromise in closed form."""
+    update: Update
+    """How the weights jump at the end of an interval."""
+
+
+class FixedPredictionLearning(Model):
+    """Predictive coding with predictions and slopes of the forward pass: at rest, backpropagation's gradients."""
+
+    name: Literal["fixed_prediction"]
+    """Which system."""
+    network: Layers
+    """What learns; its output_activation must be identity."""
+    descent: Annotated[GradientDescent | Adam, Field(discriminator="name")]
+    """How a gradient becomes a step."""
+
+
+class ZeroDivergence(Model):
+    """Z-IL: activity steps of length 1 inside each jump, every layer learning when the output error passes."""
+
+    name: Literal["zero_divergence"]
+    """Which system."""
+    network: Layers
+    """What learns; its output_activation must be identity."""
+    descent: Annotated[GradientDescent | Adam, Field(discriminator="name")]
+    """How a gradient becomes a step."""
+
+
+class ImplicitSGD(Model):
+    """Implicit SGD: the proximal step of each batch, solved to round-off when it ends; for small networks."""
+
+    name: Literal["implicit_sgd"]
+    """Which system."""
+    network: Layers
+    """What learns; its output_activation must be identity."""
+    rate: Positive
+    """α, the size of the step."""

@@ -16,8 +16,11 @@ from nlsim.scenario.inference import Adam as Adam
 from nlsim.scenario.inference import BackpropagationProximal as BackpropagationProximal
 from nlsim.scenario.inference import BackpropagationSteps as BackpropagationSteps
 from nlsim.scenario.inference import ConstantPrecision as ConstantPrecision
+from nlsim.scenario.inference import ErrorFormLearning as ErrorFormLearning
+from nlsim.scenario.inference import FixedPredictionLearning as FixedPredictionLearning
 from nlsim.scenario.inference import Gains as Gains
 from nlsim.scenario.inference import GradientDescent as GradientDescent
+from nlsim.scenario.inference import ImplicitSGD as ImplicitSGD
 from nlsim.scenario.inference import IncrementalLearning as IncrementalLearning
 from nlsim.scenario.inference import InferenceLearning as InferenceLearning
 from nlsim.scenario.inference import LeastMeanSquares as LeastMeanSquares
@@ -27,6 +30,7 @@ from nlsim.scenario.inference import Precision as Precision
 from nlsim.scenario.inference import SequentialLearning as SequentialLearning
 from nlsim.scenario.inference import StepPrecision as StepPrecision
 from nlsim.scenario.inference import Update as Update
+from nlsim.scenario.inference import ZeroDivergence as ZeroDivergence
 from nlsim.scenario.networks import Graph as Graph
 from nlsim.scenario.networks import Layers as Layers
 from nlsim.scenario.networks import Network as Network

@@ -9,9 +9,13 @@ from pydantic import Field
 from nlsim.scenario.inference import (
     BackpropagationProximal,
     BackpropagationSteps,
+    ErrorFormLearning,
+    FixedPredictionLearning,
+    ImplicitSGD,
     IncrementalLearning,
     InferenceLearning,
     SequentialLearning,
+    ZeroDivergence,
 )
 from nlsim.scenario.networks import Layers, Network
 from nlsim.scenario.value import ActivationName, Count, Finite, Matrix, Model, NonNegative, Positive, Vector
@@ -178,6 +182,10 @@ Learner = (
     | SequentialLearning
     | BackpropagationSteps
     | BackpropagationProximal
+    | ErrorFormLearning
+    | FixedPredictionLearning
+    | ZeroDivergence
+    | ImplicitSGD
 )
 """Systems that learn with a network."""
 

@@ -60,6 +60,10 @@ _ONLY_JUMPS = (
     model.SequentialLearning,
     model.BackpropagationSteps,
     model.BackpropagationProximal,
+    model.ErrorFormLearning,
+    model.FixedPredictionLearning,
+    model.ZeroDivergence,
+    model.ImplicitSGD,
 )
 """Learners whose weights move at the end of an interval and at no other time."""
 

@@ -72,6 +72,10 @@ CONSTANTS = {
     "sequential_inference": 'update = {name = "mean_size", rate = 0.01}',
     "backpropagation": 'descent = {name = "sgd", rate = 0.1}',
     "backpropagation_proximal": "rate = 0.1",
+    "error_form": 'update = {name = "lms", rate = 0.1}',
+    "fixed_prediction": 'descent = {name = "sgd", rate = 0.1}',
+    "zero_divergence": 'descent = {name = "sgd", rate = 0.1}',
+    "implicit_sgd": "rate = 0.1",
 }
 """What a system needs beside its network; nothing, where it is not listed."""
 

@@ -66,8 +66,25 @@ def test_an_epoch_of_mnist_is_learned(name: str, least: float, tmp_path: Path) -
         'system={name="inference", update={name="adam", rate=1e-3, is_normalised=true}, gains={top=0.5, bottom=0.4}, '
         'network={layers=[64,32,10], output_activation="identity", loss="cross_entropy"}, output="heuristic", '
         'precision={name="constant", gamma=0.3}}',
+        'system={name="error_form", update={name="lms", rate=0.1}, '
+        'network={layers=[64,32,10], output_activation="identity"}}',
+        'system={name="fixed_prediction", descent={name="sgd", rate=0.1}, '
+        'network={layers=[64,32,10], output_activation="identity"}}',
+        'system={name="zero_divergence", descent={name="adam", rate=1e-3}, '
+        'network={layers=[64,32,10], output_activation="identity"}}',
+        'system={name="implicit_sgd", rate=0.1, network={layers=[64,16,10], output_activation="identity"}}',
     ],
-    ids=["incremental", "sequential", "BP-prox", "soft clamp", "gains"],
+    ids=[
+        "incremental",
+        "sequential",
+        "BP-prox",
+        "soft clamp",
+        "gains",
+        "error form",
+        "fixed prediction",
+        "Z-IL",
+        "implicit SGD",
+    ],
 )
 def test_other_systems_learn_too(system: str, tmp_path: Path) -> None:
     outcome = run(tmp_path, "inference/digits", ["until=2000", *EVERY, system, "signal.interval=4.0"])

@@ -10,7 +10,10 @@ from torch import Tensor
 from nlsim.core.system import Inputs
 from nlsim.systems.entry import SystemEntry
 from nlsim.systems.inference.baselines import BackpropagationProximal, BackpropagationSteps, Descent, GradientDescent
+from nlsim.systems.inference.error_form import ErrorFormLearning
+from nlsim.systems.inference.exact_backprop import FixedPredictionLearning, ZeroDivergence
 from nlsim.systems.inference.flow import Gains
+from nlsim.systems.inference.implicit_sgd import ImplicitSGD
 from nlsim.systems.inference.incremental import IncrementalLearning
 from nlsim.systems.inference.learning import InferenceLearning
 from nlsim.systems.inference.precision import ConstantPrecision, Precision, StepPrecision
@@ -77,6 +80,23 @@ def _proximal(network: Network, loss: Loss, constants: Mapping[str, Any]) -> Bac
     return BackpropagationProximal(_layered(network), loss, **constants)
 
 
+def _zero_divergence(network: Network, loss: Loss, constants: Mapping[str, Any]) -> ZeroDivergence:
+    return ZeroDivergence(_layered(network), loss, _named(DESCENTS, constants["descent"]))
+
+
+def _fixed_prediction(network: Network, loss: Loss, constants: Mapping[str, Any]) -> FixedPredictionLearning:
+    return FixedPredictionLearning(_layered(network), loss, _named(DESCENTS, constants["descent"]))
+
+
+def _error_form(network: Network, loss: Loss, constants: Mapping[str, Any]) -> ErrorFormLearning:
+    precision, update = _named(PRECISIONS, constants["precision"]), _named(UPDATES, constants["update"])
+    return ErrorFormLearning(_layered(network), loss, precision, constants["output"], update)
+
+
+def _implicit_sgd(network: Network, loss: Loss, constants: Mapping[str, Any]) -> ImplicitSGD:
+    return ImplicitSGD(_layered(network), loss, **constants)
+
+
 def _begin(system: Any, weights: tuple[Tensor, ...], inputs: Inputs) -> Any:
     return system.initial_state(weights, inputs)
 
@@ -115,6 +135,34 @@ INFERENCE_LEARNERS = (
         "BP-prox: the targets and updates of IL-prox without inference, a baseline",
         BackpropagationProximal,
         _proximal,
+        _begin,
+    ),
+    SystemEntry(
+        "error_form",
+        "predictive coding whose state is the errors (ePC): deep networks settle as fast as shallow ones",
+        ErrorFormLearning,
+        _error_form,
+        _begin,
+    ),
+    SystemEntry(
+        "fixed_prediction",
+        "predictive coding with predictions held at the forward pass: backpropagation at rest",
+        FixedPredictionLearning,
+        _fixed_prediction,
+        _begin,
+    ),
+    SystemEntry(
+        "zero_divergence",
+        "Z-IL: every layer learns when the output error passes, which is backpropagation",
+        ZeroDivergence,
+        _zero_divergence,
+        _begin,
+    ),
+    SystemEntry(
+        "implicit_sgd",
+        "implicit SGD solved to round-off at every batch, the reference of the proximal rules",
+        ImplicitSGD,
+        _implicit_sgd,
         _begin,
     ),
 )

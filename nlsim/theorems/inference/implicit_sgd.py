@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import grad, jacrev
 
 from nlsim.systems.inference.energy import Layers, feedforward, normalisers, predict
+from nlsim.systems.inference.implicit_sgd import ImplicitSGD
 from nlsim.systems.inference.implicit_step import flatten, solve_in_activities, solve_in_weights, unflatten
 from nlsim.systems.inference.minimum import minimise
 from nlsim.systems.inference.proximal import ProximalProblem, certificate
@@ -294,7 +295,7 @@ IMPLICIT_SGD = Theorem(
         "the step is unique for α below 1/ρ, −ρ the least curvature of L; beyond, the certificate tells",
     ),
     source="after Alonso et al., NeurIPS 2022, which states an approximation; this exact form is derived here",
-    about=(ProximalProblem, certificate, solve_in_activities, solve_in_weights, minimise),
+    about=(ProximalProblem, certificate, solve_in_activities, solve_in_weights, minimise, ImplicitSGD),
     checks=(
         prove_equivalence,
         prove_missing_term,
