@@ -31,21 +31,21 @@ class Activation:
     slope: Callable[[Tensor, Tensor], Tensor]
     bound: float | None
 
-    def write(self, a: Tensor, value: Tensor, slope: Tensor) -> None:
-        """Write σ(a) and σ'(a) into tensors of the shape of a; tanh and the identity allocate nothing."""
+    def write(self, a: Tensor, value: Tensor) -> None:
+        """Write σ(a) into a tensor of the shape of a; tanh allocates nothing."""
         if self.name == "tanh":
             torch.tanh(a, out=value)
-            torch.mul(value, value, out=slope)
-            torch.sub(1.0, slope, out=slope)
-        elif self.name == "relu":
-            torch.clamp(a, min=0.0, out=value)
-            torch.gt(a, 0.0, out=slope)
-        elif self.name == "identity":
-            value.copy_(a)
-            slope.fill_(1.0)
         else:
             value.copy_(self.value(a))
-            slope.copy_(self.slope(a, value))
+
+    def pull_(self, cotangent: Tensor, a: Tensor, value: Tensor) -> None:
+        """Multiply a cotangent by σ'(a) in place, given also σ(a); tanh and logistic take one pass."""
+        if self.name == "tanh":
+            torch.ops.aten.tanh_backward.grad_input(cotangent, value, grad_input=cotangent)
+        elif self.name == "logistic":
+            torch.ops.aten.sigmoid_backward.grad_input(cotangent, value, grad_input=cotangent)
+        elif self.name != "identity":
+            cotangent.mul_(self.slope(a, value))
 
 
 def _softplus(a: Tensor) -> Tensor:

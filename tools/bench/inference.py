@@ -65,16 +65,17 @@ def floor_of(widths: tuple[int, ...], batch: int) -> Callable[[], None]:
     return work
 
 
-def training_step(system: InferenceLearning, widths: tuple[int, ...], batch: int) -> Callable[[], object]:
+def training_step(system: InferenceLearning, widths: tuple[int, ...], batch: int) -> Callable[[], None]:
     weights = system.network.initial_weights(0, dtype=torch.float32, device="cpu")
     inputs = Inputs(torch.randn(batch, widths[0]), torch.zeros(batch, widths[-1]))
     piece, control = hold(inputs), FixedStep(EXPLICIT_EULER, 0.05)
     state = system.initial_state(weights, inputs)
 
-    def work() -> object:
+    def work() -> None:
+        nonlocal state  # as in a run, each step goes on from where the last one ended
         flow, moving = system.moving(state, piece)
         reached = control.reach(flow, piece, moving, 0.0, 0.05 * STEPS, STEPS)
-        return system.jump(1.0, system.whole(state, reached.state), inputs, inputs)
+        state = system.jump(1.0, system.whole(state, reached.state), inputs, inputs)
 
     return work
 

@@ -23,8 +23,8 @@ class Buffers:
     Attributes
     ----------
     whole : dict of Tensor
-        One flat tensor for each quantity: activity, source, slope, error, pull, and the part of the prediction that
-        stays: p_1, and the biases above.
+        One flat tensor for each quantity: activity, source, error, pull, and the part of the prediction that stays:
+        p_1, and the biases above.
     part : dict of list of Tensor
         Its views, one a hidden layer.
     """
@@ -33,7 +33,7 @@ class Buffers:
     part: dict[str, list[Tensor]]
 
 
-NAMES = ("activity", "source", "slope", "offset", "error", "pull")
+NAMES = ("activity", "source", "offset", "error", "pull")
 
 
 def make_buffers(moving: Sequence[Tensor]) -> Buffers:
@@ -79,42 +79,54 @@ class FusedSteps:
         self.matrices = [w[:, :-1] if bias else w for w in weights[1:]]
         self.bias = bias
         offsets = [(w[:, -1] if bias else w.new_zeros(len(w))) for w in weights[1:]]
-        for part, value in zip(self.buffers.part["offset"], [first, *offsets], strict=False):
-            part.copy_(value)
+        for own, value in zip(self.buffers.part["offset"], [first, *offsets], strict=False):
+            own.copy_(value)
         self.goal = target - offsets[-1]
         self.top = torch.empty_like(target)
         self.errors = [*self.buffers.part["error"], self.top]
         hidden = network.activations[:-1]
-        layers = zip(*(self.buffers.part[name] for name in NAMES[:3]), strict=True)
-        whole = [tuple(self.buffers.whole[name] for name in NAMES[:3])]
+        part, whole = self.buffers.part, self.buffers.whole
+        layers = zip(part["activity"], part["source"], part["pull"], strict=True)
+        everything = [(whole["activity"], whole["source"], whole["pull"])]
         # one pass over all layers when they have one activation function
-        self.passes = list(zip(hidden, whole if len(set(hidden)) == 1 else layers, strict=False))
+        self.passes = list(zip(hidden, everything if len(set(hidden)) == 1 else layers, strict=False))
+        # what lies above the first hidden layer, whose error feeds nothing
+        first_size = part["activity"][0].numel()
+        self.above = {name: flat[first_size:] for name, flat in whole.items()}
 
     def look_(self) -> None:
-        """Compute sources, slopes, the errors of the hidden layers, and y − p_L."""
-        whole, sources = self.buffers.whole, self.buffers.part["source"]
-        for sigma, (activity, source, slope) in self.passes:
-            sigma.write(activity, source, slope)
-        torch.sub(whole["activity"], whole["offset"], out=whole["error"])
+        """Compute sources, the errors of the hidden layers above the first, and y − p_L."""
+        sources = self.buffers.part["source"]
+        for sigma, (activity, source, _) in self.passes:
+            sigma.write(activity, source)
+        torch.sub(self.above["activity"], self.above["offset"], out=self.above["error"])
         self.top.copy_(self.goal)
         for matrix, source, error in zip(self.matrices, sources, self.errors[1:], strict=True):
             error.addmm_(source, matrix.T, alpha=-1.0)
 
+    def move_(self, dt: float, own: Sequence[float]) -> None:
+        """Add dt (φ' ⊙ pull − a e), where ``pull`` is multiplied by φ' in place."""
+        part = self.buffers.part
+        for sigma, (activity, source, pull) in self.passes:
+            sigma.pull_(pull, activity, source)
+        part["activity"][0].lerp_(part["offset"][0], dt * own[0])
+        if len(set(own[1:])) == 1:
+            self.above["activity"].add_(self.above["error"], alpha=-dt * own[1])
+        else:
+            for rate, h, e in zip(own[1:], part["activity"][1:], self.errors[1:], strict=False):
+                h.add_(e, alpha=-dt * rate)
+        self.buffers.whole["activity"].add_(self.buffers.whole["pull"], alpha=dt)
+
     def constant(self, dt: float, steps: int, gammas: Sequence[float], *, is_scaled: bool) -> tuple[Tensor, ...]:
         """Return the activities after steps at precisions that are numbers, the output clamped."""
-        whole, pulls = self.buffers.whole, self.buffers.part["pull"]
+        pulls = self.buffers.part["pull"]
         own = [1.0 if is_scaled else gamma for gamma in gammas[:-1]]
         feed = [above / gamma if is_scaled else above for gamma, above in itertools.pairwise(gammas)]
         for _ in range(steps):
             self.look_()
             for layer, matrix in enumerate(self.matrices):
                 pulls[layer].addmm_(self.errors[layer + 1], matrix, beta=0.0, alpha=feed[layer])
-            if len(set(own)) == 1:
-                whole["activity"].add_(whole["error"], alpha=-dt * own[0])
-            else:
-                for rate, h, e in zip(own, self.buffers.part["activity"], self.errors, strict=False):
-                    h.add_(e, alpha=-dt * rate)
-            whole["activity"].addcmul_(whole["slope"], whole["pull"], value=dt)
+            self.move_(dt, own)
         return tuple(self.buffers.part["activity"])
 
     def normalised(
@@ -124,7 +136,8 @@ class FusedSteps:
 
         ``first`` is n_1 of the input. The scaled flow has a_l = 1 and b_l = (n_l + ε)/(n_{l+1} + ε).
         """
-        whole, pulls, sources = self.buffers.whole, self.buffers.part["pull"], self.buffers.part["source"]
+        pulls, sources = self.buffers.part["pull"], self.buffers.part["source"]
+        own = (1.0,) * len(pulls)
         offset = self.bias + epsilon
         sizes = [first + epsilon, *(torch.empty_like(first) for _ in self.matrices)]
         feed, strength = torch.empty_like(first), torch.empty_like(first)
@@ -145,6 +158,5 @@ class FusedSteps:
                     pulls[layer].addcmul_(sources[layer], strength)
                 torch.div(sizes[layer], sizes[layer + 1], out=feed)
                 pulls[layer].mul_(feed)
-            whole["activity"].add_(whole["error"], alpha=-dt)
-            whole["activity"].addcmul_(whole["slope"], whole["pull"], value=dt)
+            self.move_(dt, own)
         return tuple(self.buffers.part["activity"])
