@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import torch
 
-from nlsim.integrate.loop import Loop
-from nlsim.scenario.load import load_scenario
-from nlsim.simulation.build import build
+sys.path.append(str(Path(__file__).resolve().parents[1] / "study"))
+from training import follow
 
 RULES = {
     "backpropagation, Adam": ("inference/mnist_backprop", (), "#0072B2"),
@@ -27,29 +26,7 @@ RULES = {
     "IL-Adam": ("inference/mnist_adam", (), "#D55E00"),
     "IL-prox, exact gains": ("inference/mnist", (), "#009E73"),
 }
-BATCHES = 4000 / 64
 FIGURE = Path(__file__).resolve().parents[2] / "docs" / "_static" / "inference" / "mnist.png"
-
-
-def follow(name: str, overrides: tuple[str, ...], epochs: int) -> tuple[list[float], list[float]]:
-    """Return seconds of learning and test accuracy after each epoch, the start included."""
-    simulation = build(load_scenario(name, overrides=overrides))
-    accuracy = next(each for each in simulation.plan.channels if each.spec.name == "test_accuracy").observable
-    interval = simulation.signal.interval
-    state, seconds, times, seen = simulation.state, 0.0, [0.0], []
-    inputs = simulation.signal.piece(0.0)(0.0)
-    seen.append(float(accuracy.evaluate(0.0, state, inputs)))
-    for epoch in range(epochs):
-        start, stop = (round(BATCHES * k) * interval for k in (epoch, epoch + 1))
-        begin = time.perf_counter()
-        loop = Loop(simulation.system, simulation.control, simulation.signal, state, start=start, until=stop)
-        for _ in loop:
-            pass
-        seconds += time.perf_counter() - begin
-        state = loop.state
-        times.append(seconds)
-        seen.append(float(accuracy.evaluate(stop, state, inputs)))
-    return times, seen
 
 
 def main() -> None:
