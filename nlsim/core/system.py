@@ -32,10 +32,15 @@ class Inputs:
         u(t), shape ``(..., sample, input)``.
     target : Tensor or None
         z(t), shape ``(..., sample, output)``; one-hot rows for classes.
+    mask : Tensor or None
+        m(t), of the shape of the input or one that broadcasts to it: 1 where an entry of the input is observed, 0 where
+        it is missing, in between for a reliability. None: everything is observed. Only systems with masked inputs
+        look at it.
     """
 
     input: torch.Tensor | None = None
     target: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
 
 
 Piece = Callable[[float], Inputs]

@@ -78,7 +78,7 @@ def row_field(function: Callable[[float, S, Inputs], Tensor], signal: Signal, li
 
     def rows(times: Tensor, points: Tensor) -> Tensor:
         shown = [signal.piece(t)(t) for t in times.tolist()]
-        stacked = tuple(_stack([getattr(each, name) for each in shown]) for name in ("input", "target"))
+        stacked = tuple(_stack([getattr(each, name) for each in shown]) for name in ("input", "target", "mask"))
         axes = tuple(None if each is None else 0 for each in stacked)
         result: Tensor = torch.vmap(one, in_dims=(0, 0, axes))(times, points, stacked)
         return result

@@ -182,7 +182,7 @@ class FlippedSignal:
 
         def signed(now: float) -> SignedInputs:
             inputs = inner(now)
-            return SignedInputs(inputs.input, inputs.target, sign=sign)
+            return SignedInputs(inputs.input, inputs.target, inputs.mask, sign=sign)
 
         return signed
 
