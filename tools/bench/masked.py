@@ -17,7 +17,7 @@ from nlsim.systems.masked.convolution import MaskedConv2d
 from nlsim.systems.masked.module import MaskedLinear
 
 CASES = ((64, 64, 64), (64, 64, 1024), (784, 256, 64), (784, 1024, 256))
-ROUNDS = 41
+ROUNDS = 201
 
 
 def timed(work: Callable[[], object], repeats: int) -> float:
@@ -30,7 +30,7 @@ def timed(work: Callable[[], object], repeats: int) -> float:
 def ratio(floor: Callable[[], object], work: Callable[[], object]) -> tuple[float, float, float]:
     """Return the medians of floor, work and their paired ratio."""
     timed(work, 3)
-    repeats = max(3, int(0.01 / max(timed(floor, 3), 1e-7)))
+    repeats = max(1, int(0.001 / max(timed(floor, 3), 1e-7)))
     pairs = []
     for turn in range(ROUNDS):
         if turn % 2:

@@ -117,8 +117,8 @@ class MaskedConv2d(torch.nn.Module):
         )
         dense = torch.nn.Conv2d(in_channels, out_channels, self.kernel_size, bias=bias, device=device, dtype=dtype)
         self.padding_counts_as = padding_counts_as
-        self.weight = dense.weight
-        self.register_parameter("bias", dense.bias)
+        self.weight = torch.nn.Parameter(dense.weight)
+        self.register_parameter("bias", None if dense.bias is None else torch.nn.Parameter(dense.bias))
         level = torch.nn.Parameter(dense.weight.new_zeros(out_channels)) if is_compensated else None
         self.register_parameter("compensation", level)
 

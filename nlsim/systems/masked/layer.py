@@ -31,13 +31,15 @@ def observed(values: Tensor) -> Tensor:
     values : Tensor
         x of any shape, with NaN in the slots of missing inputs.
     """
-    at_hand = values.detach()
+    at_hand = values.detach() if values.requires_grad else values
     return at_hand.clone().eq_(at_hand)  # in place: the answer stays floating
 
 
 def as_number(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a mask in floating point: the same numbers from boolean, integer and floating masks."""
-    return (mask.view(torch.uint8) if mask.dtype == torch.bool else mask).to(dtype)
+    if mask.dtype == dtype:
+        return mask
+    return (mask.view(torch.uint8) if mask.dtype == torch.bool else mask).to(dtype)  # a cast from bool is slow
 
 
 def select(values: Tensor, number: Tensor) -> Tensor:
@@ -51,9 +53,11 @@ def select(values: Tensor, number: Tensor) -> Tensor:
         m as :func:`as_number` returns it, of a shape that broadcasts with it. No derivative is taken by it.
     """
     if number.shape != values.shape:
-        values, number = torch.broadcast_tensors(values, number)
+        shape = torch.broadcast_shapes(values.shape, number.shape)
+        values, number = values.expand(shape), number.expand(shape)
+    number = number.detach() if number.requires_grad else number
     # ReLU's derivative selects by the sign of its second argument; torch.where on a boolean costs 15 times as much
-    seen: Tensor = torch.ops.aten.threshold_backward(values, number.detach(), 0.0)
+    seen: Tensor = torch.ops.aten.threshold_backward(values, number, 0.0)
     return seen
 
 

@@ -78,8 +78,8 @@ class MaskedLinear(torch.nn.Module):
         super().__init__()
         dense = torch.nn.Linear(in_features, out_features, bias, device=device, dtype=dtype)
         self.in_features, self.out_features = in_features, out_features
-        self.weight = dense.weight
-        self.register_parameter("bias", dense.bias)
+        self.weight = torch.nn.Parameter(dense.weight)
+        self.register_parameter("bias", None if dense.bias is None else torch.nn.Parameter(dense.bias))
         level = torch.nn.Parameter(dense.weight.new_zeros(out_features)) if is_compensated else None
         self.register_parameter("compensation", level)
         if shares is not None:
