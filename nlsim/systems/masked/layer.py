@@ -53,7 +53,7 @@ def select(values: Tensor, number: Tensor) -> Tensor:
         m as :func:`as_number` returns it, of a shape that broadcasts with it. No derivative is taken by it.
     """
     if number.shape != values.shape:
-        shape = torch.broadcast_shapes(values.shape, number.shape)
+        shape = torch.broadcast_shapes(values.shape, number.shape)  # type: ignore[no-untyped-call]
         values, number = values.expand(shape), number.expand(shape)
     number = number.detach() if number.requires_grad else number
     # ReLU's derivative selects by the sign of its second argument; torch.where on a boolean costs 15 times as much

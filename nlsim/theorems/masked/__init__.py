@@ -1,0 +1,1 @@
+"""Masked inputs, proposition by proposition."""
