@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import sympy as sp
@@ -58,7 +59,7 @@ def stack(seed: int, carry: Carry, activation: str) -> MaskedStack:
     """Return a network 3-5-4-2 with random biases."""
     widths = (3, 5, 4, 2)
     made = []
-    for index, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+    for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
         layer, source = MaskedLinear(inputs, outputs, dtype=torch.float64), Layer(inputs, outputs, seed=seed + index)
         assert layer.bias is not None
         layer.weight.copy_(source.weight)
@@ -90,6 +91,8 @@ def first_layer_only_control(effort: Effort) -> Evidence:
     sizes = {name: float(stack(1, "none", name)(nothing).abs().max()) for name in HIDDEN}
     net = stack(1, "none", "logistic")
     second = net.layers[1]
+    assert isinstance(second, MaskedLinear)
+    assert second.bias is not None
     made = propagate(list(net.layers), net.activation, nothing, carry="none")[1]  # type: ignore[arg-type]
     rest = float((made - (0.5 * second.weight.sum(-1) + second.bias)).abs().max())
     return control(
@@ -138,7 +141,9 @@ def normalisation_control(effort: Effort) -> Evidence:
     made = masked_affine(layer.values, mask, layer.weight, layer.bias)
     normalised = (made - made.mean(0)) / made.std(0)
     before, after = float(made[0].abs().max()), float(normalised[0].abs().max())
-    return control("batch normalisation afterwards", before == 0 and after > 0.1, "0, then > 0.1", f"{before}, {after:.2f}")
+    return control(
+        "batch normalisation afterwards", before == 0 and after > 0.1, "0, then > 0.1", f"{before}, {after:.2f}"
+    )
 
 
 def rounding_control(effort: Effort) -> Evidence:
@@ -156,14 +161,12 @@ def rounding_control(effort: Effort) -> Evidence:
     )
 
 
-
-
 ALL_MISSING = Theorem(
     key="masked.all-missing",
     title="Where nothing is seen, nothing is said",
     statement=(
-        "For m = 0 the pre-activation is exactly 0 for every W, b and slot; compensated it is exactly w_c. In a network "
-        "whose layers receive the mask μ or 1[μ > 0] of the layer below, every pre-activation is exactly 0."
+        "For m = 0 the pre-activation is exactly 0 for every W, b and slot; compensated it is exactly w_c. In a "
+        "network whose layers receive the mask μ or 1[μ > 0] of the layer below, every pre-activation is exactly 0."
     ),
     hypotheses=(
         "p counts all inputs of the neuron",

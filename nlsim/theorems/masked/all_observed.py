@@ -103,8 +103,8 @@ ALL_OBSERVED = Theorem(
     key="masked.all-observed",
     title="Where nothing is missing, the layer is the ordinary one",
     statement=(
-        "For m = 1 the pre-activation is w·x + b, whatever the shares and w_c. The running dense layer returns the bits "
-        "of the ordinary one, in value and in all derivatives, and the rows that are complete in a batch with "
+        "For m = 1 the pre-activation is w·x + b, whatever the shares and w_c. The running dense layer returns the "
+        "bits of the ordinary one, in value and in all derivatives, and the rows that are complete in a batch with "
         "incomplete ones have the bits that they have without them."
     ),
     hypotheses=("a weight of two axes", "float32 or float64 on the CPU, one thread (the bits)"),

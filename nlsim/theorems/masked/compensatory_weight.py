@@ -11,7 +11,18 @@ from torch import Tensor
 from nlsim.systems.masked.layer import masked_affine
 from nlsim.systems.masked.module import MaskedLinear
 from nlsim.theorems.evidence import Evidence, Leg, judge
-from nlsim.theorems.masked.neuron import ROUND_OFF, SIZES, Layer, Neuron, bridge, control, gradients, layers, masked, prove
+from nlsim.theorems.masked.neuron import (
+    ROUND_OFF,
+    SIZES,
+    Layer,
+    Neuron,
+    bridge,
+    control,
+    gradients,
+    layers,
+    masked,
+    prove,
+)
 from nlsim.theorems.property import check_property
 from nlsim.theorems.statement import Effort, Theorem
 
@@ -41,8 +52,8 @@ def prove_inflation(effort: Effort) -> Evidence:
         equation = sum(chance * mu * (mu * fit - b) for mu, chance in chances)
         differences.append(sp.solve(equation, fit)[0] - b / (rho + (1 - rho) / p))
         if p > 1:
-            rows = [sum(chance * side * (mu * fit + (1 - mu) * level - b) for mu, chance in chances for side in [s(mu)])
-                    for s in (lambda mu: mu, lambda mu: 1 - mu)]
+            misfit = [(chance, mu, mu * fit + (1 - mu) * level - b) for mu, chance in chances]
+            rows = [sum(c * mu * gap for c, mu, gap in misfit), sum(c * (1 - mu) * gap for c, mu, gap in misfit)]
             found = sp.solve(rows, [fit, level])
             differences += [found[fit] - b, found[level] - b]
     return prove("least squares over all masks", "b̂ = b/(ρ + (1 − ρ)/p); compensated b̂ = ŵ_c = b", differences)

@@ -202,7 +202,7 @@ def with_neutralizers(values: Tensor, mask: Tensor, weight: Tensor, bias: Tensor
 
 def gradients(run: Callable[..., Tensor], cotangent: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
     """Return the value of ``run(*leaves)`` and its derivatives, contracted with the cotangent."""
-    with torch.enable_grad():  # type: ignore[no-untyped-call]
+    with torch.enable_grad():
         fresh = [each.detach().clone().requires_grad_() for each in leaves]
         value = run(*fresh)
         return (value.detach(), *torch.autograd.grad(value, fresh, cotangent))

@@ -79,7 +79,9 @@ def multiplied_mask_control(effort: Effort) -> Evidence:
     product, ours = (holed * mask).isnan().sum(), gate(holed, mask).isnan().sum()
     soft = (holed * (mask * layer.soft_mask)).isnan().sum()
     soft_ours = gate(holed, mask * layer.soft_mask).isnan().sum()
-    recounted = layer.error(gate(holed, mask) @ layer.weight.T + layer.bias, masked_affine(holed, mask, layer.weight, layer.bias))
+    recounted = layer.error(
+        gate(holed, mask) @ layer.weight.T + layer.bias, masked_affine(holed, mask, layer.weight, layer.bias)
+    )
     return control(
         "mask multiplied onto NaN; p counted anew",
         bool(product > 0) and bool(soft > 0) and bool(ours == 0) and bool(soft_ours == 0) and recounted > 0.01,

@@ -75,8 +75,8 @@ SPARSITY_RATIO = Theorem(
     key="masked.sparsity-ratio",
     title="Sparsity normalisation, shrunk by the observed fraction",
     statement=(
-        "a = (k/p) a_SN with a_SN = (p/k) Σ_j m_j w_j x_j + b: the same half-spaces at lower amplitude. For a positively "
-        "homogeneous φ (ReLU, identity) φ(a) = (k/p) φ(a_SN)."
+        "a = (k/p) a_SN with a_SN = (p/k) Σ_j m_j w_j x_j + b: the same half-spaces at lower amplitude. For a "
+        "positively homogeneous φ (ReLU, identity) φ(a) = (k/p) φ(a_SN)."
     ),
     hypotheses=("k ≥ 1", "sparsity normalisation with constant p"),
     source="derived here; sparsity normalisation after Yi et al., 2020",

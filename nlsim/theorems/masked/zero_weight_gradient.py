@@ -40,11 +40,15 @@ def bridge_gradient(effort: Effort) -> Evidence:
             for r in range(layer.rows):
                 one = cotangent.clone()
                 one[r, h] = 1.0
-                rows.append(gradients(lambda w: masked_affine(layer.values, mask, w, layer.bias), one, layer.weight)[1][h, 0])
+                rows.append(
+                    gradients(lambda w: masked_affine(layer.values, mask, w, layer.bias), one, layer.weight)[1][h, 0]
+                )
             made.append(torch.stack(rows))
         return torch.stack(made, -1)
 
-    return bridge("∂/∂w_1 of the definition = derivative of masked_affine", lambda n: sp.diff(n.defined(), n.w[0]), running)
+    return bridge(
+        "∂/∂w_1 of the definition = derivative of masked_affine", lambda n: sp.diff(n.defined(), n.w[0]), running
+    )
 
 
 def closed_forms(effort: Effort) -> Evidence:
@@ -84,7 +88,9 @@ def soft_mask_gradient(effort: Effort) -> Evidence:
         _, found = gradients(run, layer.cotangent, layer.soft_mask)
         each = layer.values[:, None, :] * layer.weight + ((layer.bias - layer.level) / layer.inputs)[:, None]
         expected = (layer.cotangent[..., None] * each).sum(1)
-        return float((found - expected).abs().max() / (1 + float((layer.cotangent.abs()[..., None] * each.abs()).sum())))
+        return float(
+            (found - expected).abs().max() / (1 + float((layer.cotangent.abs()[..., None] * each.abs()).sum()))
+        )
 
     expected = f"Σ_h δ_h (w x + (b − w_c)/p), ≤ {ROUND_OFF:g}"
     return check_property("derivative by the mask", expected, effort, layers(), error_of, ROUND_OFF)
