@@ -1,0 +1,117 @@
+"""A dense layer with missing inputs, to be dropped into an ordinary network in place of ``torch.nn.Linear``."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from nlsim.systems.masked.layer import affine, as_number, observed, observed_fraction, select
+from nlsim.systems.masked.shares import check_shares
+
+
+@final
+class MaskedLinear(torch.nn.Module):
+    """a = W(m ⊙ x) + μ(m) b, with μ the observed fraction; compensated, + (1 − μ) w_c.
+
+    A complete input gives bit for bit what ``torch.nn.Linear`` gives, in value and in every gradient, also in a
+    batch beside incomplete rows. Weights start as those of ``torch.nn.Linear`` from the same generator, and its
+    ``state_dict`` can be loaded (``strict=False`` where there is a compensatory weight to keep).
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        p and the number of neurons.
+    bias : bool
+        Whether there is a bias b. Without one, and without w_c, the layer is zero imputation.
+    is_compensated : bool
+        Whether there is a trainable compensatory weight w_c for each neuron (mPROMISSING), 0 at the start: what a
+        neuron says of an input of which nothing is known. It learns from incomplete samples only.
+    shares : Tensor, optional
+        π, shape ``(in_features,)``, ≥ 0 with sum 1: how much of the bias each input carries; 1/p by default. See
+        :func:`~nlsim.systems.masked.shares.group_shares`. A buffer that is not saved with the weights.
+    device, dtype : optional
+        As for ``torch.nn.Linear``.
+
+    Attributes
+    ----------
+    weight : Parameter
+        W, shape ``(out_features, in_features)``.
+    bias : Parameter or None
+        b, shape ``(out_features,)``.
+    compensation : Parameter or None
+        w_c, shape ``(out_features,)``.
+
+    Raises
+    ------
+    NlsimError
+        For shares that are not.
+
+    References
+    ----------
+    Kia et al., 2022, arXiv:2206.01640 (eq. 3 and 5 in the numbering of a public re-implementation).
+
+    Examples
+    --------
+    >>> layer = MaskedLinear(3, 2)
+    >>> layer(torch.tensor([[float("nan")] * 3])).tolist()
+    [[0.0, 0.0]]
+    """
+
+    weight: torch.nn.Parameter
+    bias: torch.nn.Parameter | None
+    compensation: torch.nn.Parameter | None
+    shares: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        is_compensated: bool = False,
+        shares: Tensor | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        dense = torch.nn.Linear(in_features, out_features, bias, device=device, dtype=dtype)
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = torch.nn.Parameter(dense.weight)
+        self.register_parameter("bias", None if dense.bias is None else torch.nn.Parameter(dense.bias))
+        level = torch.nn.Parameter(dense.weight.new_zeros(out_features)) if is_compensated else None
+        self.register_parameter("compensation", level)
+        if shares is not None:
+            check_shares(shares, in_features)
+            shares = shares.detach().to(dense.weight)
+        self.register_buffer("shares", shares, persistent=False)
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return a, shape ``(..., out_features)``.
+
+        Parameters
+        ----------
+        values : Tensor
+            x, shape ``(..., in_features)``; missing slots may hold anything.
+        mask : Tensor, optional
+            m, 1 where observed, of a shape that broadcasts to it; boolean, integer (0 and 1), or floating in
+            [0, 1]. By default what is NaN is missing.
+        """
+        return self.with_fraction(values, mask)[0]
+
+    def with_fraction(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return a and the observed fraction μ, shape ``(..., 1)``, which a layer above may go on with."""
+        number = observed(values) if mask is None else as_number(mask, values.dtype)
+        gated = select(values, number)
+        if mask is not None and mask.is_floating_point():
+            gated = gated * number
+        fraction = observed_fraction(number, values.dtype, self.shares)
+        return affine(gated, fraction, self.weight, self.bias, self.compensation), fraction
+
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows between the brackets."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+            f"is_compensated={self.compensation is not None}"
+        )
