@@ -185,7 +185,7 @@ class Hamiltonian(Protocol[S_in]):
 class Jumping(Protocol[S]):
     """A system whose state also jumps, y⁺ = g(t, y; u), at the end of every interval of the inputs.
 
-    A run applies the jump at each edge of the signal it comes to, never at its start, before anything of
+    A run applies the jump at each end of an interval it comes to, never at its start, before anything of
     the next interval is done. What is shown or recorded at an edge is the state before the jump; the
     state that a run goes on from, a checkpoint's included, is the one after it.
     """
@@ -242,3 +242,17 @@ class Signal(Protocol):
     def piece(self, t: float, /) -> Piece:
         """Return the inputs on the smooth stretch that begins at (or contains) t."""
         ...
+
+
+@runtime_checkable
+class Intervals(Protocol):
+    """A signal some of whose edges end no interval: a mask changes while the sample stays."""
+
+    def interval_after(self, t: float, /) -> float:
+        """Return the first end of an interval later than t, or infinity; one of the edges."""
+        ...
+
+
+def interval_after(signal: Signal, t: float) -> float:
+    """Return the first end of an interval later than t: an edge, where the signal says no more than that."""
+    return signal.interval_after(t) if isinstance(signal, Intervals) else signal.edge_after(t)

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from nlsim.core.ending import Ending
 from nlsim.core.state import first_bad_leaf, leaves, norm
-from nlsim.core.system import Holding, Inputs, Jumping, Piece, Signal
+from nlsim.core.system import Holding, Inputs, Jumping, Piece, Signal, interval_after
 from nlsim.integrate.control import Control, Reached
 
 S = TypeVar("S")
@@ -71,10 +71,10 @@ class Loop(Generic[S]):
     :attr:`steps` say how it went. Whether the state is finite is looked at every ``check_every`` steps
     and before a record and the end, never in a step.
 
-    A system that is :class:`~nlsim.core.system.Jumping` jumps at every edge that is come to, the end of
-    the horizon included, and never at the start. The tick shows the state before the jump;
-    :attr:`state` is already the one after it, so a run resumed from there at an edge misses no jump and
-    makes none twice.
+    A system that is :class:`~nlsim.core.system.Jumping` jumps at every end of an interval that is come to
+    (every edge, unless the signal says which of them end none), the end of the horizon included, and
+    never at the start. The tick shows the state before the jump; :attr:`state` is already the one after
+    it, so a run resumed from there at an edge misses no jump and makes none twice.
 
     Parameters
     ----------
@@ -130,6 +130,7 @@ class Loop(Generic[S]):
 
     def __iter__(self) -> Iterator[Tick[S]]:
         piece, edge = self.signal.piece(self.t), self.signal.edge_after(self.t)
+        end = interval_after(self.signal, self.t)
         fresh: Piece | None = None
         due = self._due_after(0)
         shown = self.t if due else -math.inf
@@ -139,6 +140,7 @@ class Loop(Generic[S]):
             later = self.signal.edge_after(self.t)
             if later != edge:  # asked anew, so that a run resumed here goes on as the run itself does
                 piece, edge, fresh = fresh or self.signal.piece(self.t), later, None
+                end = interval_after(self.signal, self.t)
             record = self.record_times[due] if due < len(self.record_times) else math.inf
             landing = min(edge, record, self.until)
             target = self.control.horizon(self.t, landing, self.check_every)
@@ -158,7 +160,7 @@ class Loop(Generic[S]):
                 due, shown = self._due_after(due), self.t
             if is_record or self.t == target:
                 tick = self._tick(piece, is_record=is_record)
-                fresh = self._jump(piece, edge)
+                fresh = self._jump(piece, end)
                 yield tick
 
     def _due_after(self, due: int) -> int:
@@ -208,10 +210,10 @@ class Loop(Generic[S]):
         if speed <= self.steady_tolerance * max(1.0, float(norm(state))):
             self._end(Ending.STEADY, f"|f| = {speed:.3g} at t = {t:.9g}")
 
-    def _jump(self, piece: Piece, edge: float) -> Piece | None:
-        """Let a jumping system jump if the edge has been come to, and return the piece that begins there."""
-        # an edge is where the signal says that the next one is another: 0.3 and 3 · 0.1 are one instant
-        if self._jumping is None or self.signal.edge_after(self.t) == edge:
+    def _jump(self, piece: Piece, end: float) -> Piece | None:
+        """Let a jumping system jump if the interval's end has been come to, and return the piece that begins there."""
+        # an end is where the signal says that the next one is another: 0.3 and 3 · 0.1 are one instant
+        if self._jumping is None or interval_after(self.signal, self.t) == end:
             return None
         begun = self.signal.piece(self.t)
         jumped = self._jumping.jump(self.t, self.state, piece(self.t), begun(self.t))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nlsim.core.randomness import generator
-from nlsim.core.system import Held, Inputs, Piece, Signal
+from nlsim.core.system import Held, Inputs, Piece, Signal, interval_after
 from nlsim.errors import NlsimError
 from nlsim.systems.signals import interval_index
 
@@ -249,6 +249,10 @@ class MaskedSignal:
     def edge_after(self, t: float) -> float:
         """Return the next edge of the signal or of a mask."""
         return min(self.signal.edge_after(t), *(each.edge_after(t) for each in self.masks), math.inf)
+
+    def interval_after(self, t: float) -> float:
+        """Return the end of the signal's interval: what a mask does ends none."""
+        return interval_after(self.signal, t)
 
     def piece(self, t: float) -> Piece:
         """Return the signal's piece with the product of the masks."""
