@@ -31,6 +31,10 @@ from nlsim.scenario.inference import SequentialLearning as SequentialLearning
 from nlsim.scenario.inference import StepPrecision as StepPrecision
 from nlsim.scenario.inference import Update as Update
 from nlsim.scenario.inference import ZeroDivergence as ZeroDivergence
+from nlsim.scenario.masks import Mask as Mask
+from nlsim.scenario.masks import Outage as Outage
+from nlsim.scenario.masks import Outages as Outages
+from nlsim.scenario.masks import RandomMask as RandomMask
 from nlsim.scenario.networks import Graph as Graph
 from nlsim.scenario.networks import Layers as Layers
 from nlsim.scenario.networks import Network as Network
@@ -178,6 +182,8 @@ class Scenario(Model):
     """What moves."""
     signal: Signal
     """What drives it."""
+    mask: Mask | None = None
+    """What is seen of the inputs, and when; all of them without it."""
     stepper: Stepper
     """How it is stepped."""
     numerics: Numerics = Numerics()

@@ -31,6 +31,7 @@ from nlsim.simulation.check import (
 from nlsim.simulation.fit import check_fit
 from nlsim.simulation.followers import Follower, build_follower
 from nlsim.simulation.learners import Learner, build_learner
+from nlsim.simulation.masks import check_mask
 from nlsim.simulation.plan import RecordPlan, plan_record
 from nlsim.simulation.signals import samples_shown
 from nlsim.systems.catalogue import FLIPS, FOLLOWERS, LEARNERS
@@ -70,6 +71,7 @@ def build(source: LoadedScenario) -> Simulation:
     values = source.values
     like = torch.empty(0, device=pick_device(source), dtype=getattr(torch, values.numerics.dtype))
     check_fit(source)
+    check_mask(source)
     check_data(source)
     check_speeds(source)
     check_tolerance(source)

@@ -13,7 +13,8 @@ from nlsim.core.system import Signal
 from nlsim.errors import NlsimError, ScenarioError
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
-from nlsim.simulation.signals import Driven, held_samples, sinusoids, target
+from nlsim.simulation.masks import gate_signal, make_mask
+from nlsim.simulation.signals import Driven, held_samples, samples_shown, sinusoids, target
 from nlsim.systems.catalogue import build_loss, build_network
 from nlsim.systems.entry import SystemEntry
 from nlsim.systems.evaluation import evaluation_observables
@@ -48,6 +49,11 @@ class Learner:
         """Return signal, initial state, and what can be measured on held-out samples; tensors like ``like``."""
         scenario, scale = self.source.values, self.values.network.weight_scale
         signal, observables = self._signal(like)
+        if scenario.mask is not None:
+            inputs, samples = _ends(self.values.network)[0], samples_shown(scenario.signal)
+            mask = make_mask(scenario.mask, inputs, samples, scenario.seed, like)
+            signal, more = gate_signal(signal, mask, has_bias=self.values.network.bias)
+            observables = {**observables, **more}
         weights = self.network.initial_weights(scenario.seed, scale=scale, dtype=like.dtype, device=like.device)
         state = self.entry.initial_state(self.system, weights, signal.piece(0.0)(0.0))
         return Driven(signal, state, observables)

@@ -26,8 +26,14 @@ from nlsim.systems.backprop import required_input
 from nlsim.systems.masked.layer import gate, observed_fraction
 
 
+def gated_input(inputs: Inputs) -> Inputs:
+    """Return the inputs of a network without biases: m ⊙ u, and no mask. Cost: one pass over the input."""
+    given = required_input(inputs)
+    return replace(inputs, input=given if inputs.mask is None else gate(given, inputs.mask), mask=None)
+
+
 def with_constant(inputs: Inputs) -> Inputs:
-    """Return the inputs of a network with a bias: (m ⊙ u, μ(m)), shape ``(..., sample, input + 1)``, and no mask.
+    """Return the inputs of a network with biases: (m ⊙ u, μ(m)), shape ``(..., sample, input + 1)``, and no mask.
 
     Inputs without a mask are complete: μ = 1. Cost: one pass over the input.
     """
@@ -42,15 +48,18 @@ def with_constant(inputs: Inputs) -> Inputs:
 
 @dataclass(frozen=True, eq=False)
 class GatedSignal:
-    """A masked signal as a network with biases takes it: the input gated, the observed fraction as its constant.
+    """A masked signal as a network takes it: the input gated, and the observed fraction as the constant of biases.
 
     Parameters
     ----------
     signal : Signal
         u(t), z(t) and m(t), such as a :class:`~nlsim.systems.masked.signal.MaskedSignal`.
+    has_bias : bool
+        Whether the network has biases; without them there is no share to take away.
     """
 
     signal: Signal
+    has_bias: bool = True
 
     def edge_after(self, t: float) -> float:
         """Return the next edge of the signal."""
@@ -62,7 +71,7 @@ class GatedSignal:
 
     def piece(self, t: float) -> Piece:
         """Return the signal's piece with its constant; held where it is held."""
-        inner = self.signal.piece(t)
+        inner, take = self.signal.piece(t), with_constant if self.has_bias else gated_input
         if isinstance(inner, Held):
-            return Held(with_constant(inner.inputs))
-        return lambda now: with_constant(inner(now))
+            return Held(take(inner.inputs))
+        return lambda now: take(inner(now))

@@ -1,0 +1,78 @@
+"""The mask of a scenario: what is seen of the inputs, and how a network takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from nlsim.core.observable import Observable
+from nlsim.core.system import Inputs, Signal
+from nlsim.errors import ScenarioError
+from nlsim.scenario import model
+from nlsim.scenario.load import LoadedScenario
+from nlsim.systems.backprop import required_input
+from nlsim.systems.masked.learning import GatedSignal
+from nlsim.systems.masked.signal import Mask, MaskedSignal, Outage, Outages, RandomMask
+
+
+def make_mask(chosen: model.Mask, sensors: int, samples: int, seed: int, like: Tensor) -> Mask:
+    """Return m(t) for inputs of so many sensors and samples."""
+    if isinstance(chosen, model.RandomMask):
+        each = samples if chosen.each == "sample" else None
+        return RandomMask(sensors, chosen.rate, chosen.interval, each, seed, like)
+    outages = [
+        Outage(sensor, each.start, each.stop)
+        for each in chosen.outages
+        for sensor in ((None,) if each.sensors == "all" else each.sensors)
+    ]
+    return Outages(outages, sensors, like)
+
+
+def gate_signal(signal: Signal, mask: Mask, *, has_bias: bool) -> tuple[Signal, Mapping[str, Observable]]:
+    """Return the signal as a network takes it, and the channel of the observed fraction where there is one."""
+    gated = GatedSignal(MaskedSignal(signal, (mask,)), has_bias)
+    if not has_bias:
+        return gated, {}
+
+    def fraction(t: float, state: object, inputs: Inputs) -> Tensor:
+        return required_input(inputs)[..., -1]
+
+    seen = Observable("observed_fraction", ("sample",), "observed fraction μ(m) of the inputs", fraction)
+    return gated, {seen.name: seen}
+
+
+def check_mask(source: LoadedScenario) -> None:
+    """Refuse a mask where there are no inputs to be seen, and sensors that are not there."""
+    values = source.values
+    if values.mask is None:
+        return
+    where = source.where("mask", "name")
+    system, signal = values.system, values.signal
+    if isinstance(signal, model.Target) or not isinstance(system, model.Learner):
+        raise ScenarioError(
+            "There are no inputs to be masked.",
+            where=where,
+            given=f"{values.mask.name}, with the signal {signal.name}",
+            allowed="signals with inputs: samples, sinusoids",
+            advice="Leave out [mask].",
+        )
+    if isinstance(system.network, model.Graph):
+        raise ScenarioError(
+            "Masked inputs are for layered networks.",
+            where=where,
+            given=f"{values.mask.name}, with a graph",
+            allowed="network.layers",
+            advice="A neuron of a graph has inputs from its neighbours too, which no mask hides.",
+        )
+    sensors = system.network.layers[0]
+    if isinstance(values.mask, model.Outages):
+        for position, outage in enumerate(values.mask.outages):
+            missing = [] if outage.sensors == "all" else [each for each in outage.sensors if each >= sensors]
+            if missing:
+                raise ScenarioError(
+                    "There is no such sensor.",
+                    where=f"{source.where('mask', 'outages')}, entry {position + 1}",
+                    given=missing[0],
+                    allowed=f"0 to {sensors - 1}",
+                )
