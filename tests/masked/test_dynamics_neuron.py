@@ -39,7 +39,9 @@ def test_the_field_is_that_of_neutralizers(form, outage, kind):
     }[kind]
     system = neuron(norm=0.8, form=form, outage=outage, intrinsic=draw(9, NEURONS))
     found = system.vector_field(0.0, START, replace(GIVEN, mask=mask))
-    rows = [naive_field(system, x.numpy(), u.numpy(), m.numpy()) for x, u, m in zip(START, GIVEN.input, mask)]
+    rows = [
+        naive_field(system, x.numpy(), u.numpy(), m.numpy()) for x, u, m in zip(START, GIVEN.input, mask, strict=True)
+    ]
     # neutralizers divide by weights of 0.2 and more: some fifty roundings of numbers below 5
     assert_round_off(found, torch.as_tensor(np.array(rows)), 100)
 

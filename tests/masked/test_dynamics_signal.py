@@ -11,6 +11,8 @@ from support.compare import assert_same_bits
 from nlsim.core.state import leaves, map_leaves, named_leaves
 from nlsim.core.system import Held, Inputs
 from nlsim.errors import NlsimError
+from nlsim.integrate.flattening import row_field
+from nlsim.systems.hamiltonian.sign_flip import PeriodicFlip
 from nlsim.systems.masked.signal import HeldMask, MaskedSignal, Outage, Outages, RandomMask, Reliability
 from nlsim.systems.signals import Constant, HeldSamples, Sinusoid
 
@@ -145,3 +147,17 @@ def test_impossible_masks_are_refused(make, where):
     with pytest.raises(NlsimError) as refused:
         make()
     assert refused.value.where == where
+
+
+def test_what_wraps_a_signal_passes_its_mask_on():
+    masked = MaskedSignal(Constant(ONES), (OUTAGES,))
+    flipped = PeriodicFlip(0.2).drive(masked)
+    assert flipped.edge_after(0.2) == 0.25
+    assert flipped.piece(0.3)(0.3).mask.tolist() == [0, 1, 1]
+
+    def visible(t, state, inputs):
+        return state * inputs.mask.sum()
+
+    rows = row_field(visible, masked, torch.zeros(1, dtype=torch.float64))
+    times = torch.tensor([0.0, 0.3, 0.6, 2.5], dtype=torch.float64)
+    assert rows(times, torch.ones(4, 1, dtype=torch.float64))[:, 0].tolist() == [3, 2, 1, 0]

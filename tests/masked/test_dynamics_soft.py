@@ -55,7 +55,7 @@ def test_20_two_masks_keep_two_states_within_the_lipschitz_bound(form):
     masks = [RandomMask(INPUTS, rate, 0.25, SAMPLES, seed) for rate, seed in ((0.5, 1), (0.7, 2))]
     times = [0.05 * n for n in range(1, 100)]
     here, there = (
-        [t for t in run(system, MaskedSignal(Constant(GIVEN), (m,)), START, EXPONENTIAL_SWEEP, 0.05, 5.0, times).ticks]
+        run(system, MaskedSignal(Constant(GIVEN), (m,)), START, EXPONENTIAL_SWEEP, 0.05, 5.0, times).ticks
         for m in masks
     )
     apart = max(float((a.inputs.mask - b.inputs.mask).norm(dim=-1).max()) for a, b in zip(here, there, strict=True))
@@ -106,7 +106,7 @@ def flickering(system, rate, interval, count=4000, span=5.0):
 
 def test_20_fast_masks_have_two_limits():
     rate, interval = 0.5, 0.02
-    system = neuron(weight=2 * neuron().weight, bias=3 * neuron().bias)
+    system = replace(neuron(), weight=2 * neuron().weight, bias=3 * neuron().bias)
     outputs = {form: flickering(replace(system, form=form), rate, interval).mean(0) for form in ("state", "potential")}
     mean_output, output_of_mean = enumerated(system, rate)
     assert gap(mean_output, output_of_mean) >= 0.05, "no Jensen gap to tell the forms apart"

@@ -137,7 +137,7 @@ def finite_difference(effort: Effort) -> Evidence:
         "sensitivities = finite differences of runs",
         # (1e-5)²/6 of a third derivative |φ'''||u|³ below 2·30: 1e-9; rounding 2e-16 · 20/1e-5 = 4e-10
         "≤ 5e-9 for every entry of b and W; smooth activations, both forms, masks redrawn four times",
-        Effort(max(1, effort.examples // 6), effort.is_random),
+        Effort(max(4, effort.examples // 6), effort.is_random),
         draws(activations=SMOOTH),
         error_of,
         5e-9,

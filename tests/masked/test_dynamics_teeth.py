@@ -1,0 +1,373 @@
+"""Break the running code, one term at a time: the checks of the theorems that speak of it must see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sympy as sp
+import torch
+
+from nlsim.systems.masked import dynamics, energy, neumiss, sensitivity, signal
+from nlsim.systems.masked.dynamics import MaskedNeuron
+from nlsim.systems.masked.energy import MaskedEnergy
+from nlsim.systems.masked.layer import masked_affine
+from nlsim.systems.masked.neumiss import NeuMissFlow
+from nlsim.systems.masked.sensitivity import MaskedSensitivity
+from nlsim.systems.masked.signal import MaskedSignal, RandomMask
+from nlsim.theorems.evidence import Finding
+from nlsim.theorems.masked import (
+    blackout_decay,
+    contraction,
+    energy_jump,
+    fast_mask_limits,
+    hold_or_forget,
+    neumiss_equilibrium,
+    neuron_symbols,
+    no_learning,
+    persistence,
+    soft_mask_bounds,
+)
+from nlsim.theorems.statement import Effort
+
+Patch = pytest.MonkeyPatch
+EFFORT = Effort(10)
+SLOW = {
+    blackout_decay.bias_control,
+    blackout_decay.decay_property,
+    blackout_decay.landing_order,
+    blackout_decay.neutral_limits,
+    contraction.blackout_rest,
+    contraction.coupling_control,
+    contraction.flow_property,
+    contraction.step_property,
+    energy_jump.balance_order,
+    energy_jump.jump_property,
+    energy_jump.monotone_control,
+    fast_mask_limits.fluctuation_order,
+    fast_mask_limits.jensen_gap,
+    fast_mask_limits.recurrent_limit,
+    hold_or_forget.prove_designs,
+    neumiss_equilibrium.flow_property,
+    neumiss_equilibrium.iteration_property,
+    no_learning.contrastive,
+    no_learning.finite_difference,
+    no_learning.imputation_control,
+    persistence.norm_control,
+    soft_mask_bounds.tracking_order,
+}
+"""Checks that take a second or more when broken; together too long for every run of the tests."""
+
+
+def full_bias(patch: Patch) -> None:
+    def imputing(values, mask, weight, bias=None, *, compensation=None, shares=None):
+        total = masked_affine(values, mask, weight, None, compensation=compensation, shares=shares)
+        return total if bias is None else total + bias.unsqueeze(-2)
+
+    patch.setattr(dynamics, "masked_affine", imputing)
+    patch.setattr(energy, "masked_affine", imputing)
+
+
+def louder_drive(patch: Patch) -> None:
+    patch.setattr(dynamics, "masked_affine", lambda *a, **k: 3 * masked_affine(*a, **k))
+
+
+def halved_recurrence(patch: Patch) -> None:
+    original = MaskedNeuron.pre_activation
+    patch.setattr(
+        MaskedNeuron,
+        "pre_activation",
+        lambda self, s, i: 0.5 * original(self, s, i) + 0.5 * original(replace(self, recurrent=None), s, i),
+    )
+
+
+def doubled_recurrence(patch: Patch) -> None:
+    original = MaskedNeuron.pre_activation
+    patch.setattr(
+        MaskedNeuron,
+        "pre_activation",
+        lambda self, s, i: 2 * original(self, s, i) - original(replace(self, recurrent=None), s, i),
+    )
+
+
+def doubled_speed(patch: Patch) -> None:
+    original = MaskedNeuron.vector_field
+    patch.setattr(MaskedNeuron, "vector_field", lambda self, t, s, i: 2 * original(self, t, s, i))
+
+
+def halved_speed(patch: Patch) -> None:
+    original = MaskedNeuron.vector_field
+    patch.setattr(MaskedNeuron, "vector_field", lambda self, t, s, i: 0.5 * original(self, t, s, i))
+
+
+def doubled_sweep(patch: Patch) -> None:
+    original = MaskedNeuron.sweep_
+    patch.setattr(MaskedNeuron, "sweep_", lambda self, t, s, i, dt, f: original(self, t, s, i, 2 * dt, f))
+
+
+def forgetting_hold(patch: Patch) -> None:
+    original = MaskedNeuron.vector_field
+    patch.setattr(MaskedNeuron, "vector_field", lambda self, *a: original(replace(self, outage="forget"), *a))
+
+
+def forgetting_sweep(patch: Patch) -> None:
+    original = MaskedNeuron.sweep_
+    patch.setattr(MaskedNeuron, "sweep_", lambda self, *a: original(replace(self, outage="forget"), *a))
+
+
+def one_form(patch: Patch) -> None:
+    original = MaskedNeuron.target
+    patch.setattr(MaskedNeuron, "target", lambda self, *a: original(replace(self, form="state"), *a))
+
+
+def lost_edges(patch: Patch) -> None:
+    patch.setattr(MaskedSignal, "edge_after", lambda self, t: self.signal.edge_after(t))
+
+
+def late_edges(patch: Patch) -> None:
+    original = MaskedSignal.edge_after
+    patch.setattr(MaskedSignal, "edge_after", lambda self, t: original(self, t) + 1e-3)
+
+
+def another_rate(patch: Patch) -> None:
+    original = RandomMask.piece
+    patch.setattr(RandomMask, "piece", lambda self, t: original(replace(self, rate=0.9 * self.rate), t))
+
+
+def one_draw_for_all(patch: Patch) -> None:
+    original = RandomMask.piece
+
+    def same(self, t):
+        held = original(self, t)
+        return signal.HeldMask(held.mask[:1].expand_as(held.mask))
+
+    patch.setattr(RandomMask, "piece", same)
+
+
+def jumping_state(patch: Patch) -> None:
+    """Let a blackout reset the state by a jump instead of a kink."""
+    original = MaskedNeuron.vector_field
+
+    def jumpy(self, t, s, i):
+        is_dark = i.mask is not None and float(i.mask.sum()) == 0
+        return original(self, t, s, i) * (1e5 if is_dark else 1.0)
+
+    patch.setattr(MaskedNeuron, "vector_field", jumpy)
+
+
+def energy_twice_coupled(patch: Patch) -> None:
+    original = MaskedEnergy.energy
+    patch.setattr(
+        MaskedEnergy,
+        "energy",
+        lambda self, t, s, i: original(replace(self, recurrent=2 * self.recurrent), t, s, i),
+    )
+
+
+def mask_force_without_bias(patch: Patch) -> None:
+    original = MaskedEnergy.mask_gradient
+    patch.setattr(MaskedEnergy, "mask_gradient", lambda self, s, i: original(replace(self, bias=None), s, i))
+
+
+def climbing_energy(patch: Patch) -> None:
+    original = MaskedEnergy.vector_field
+    patch.setattr(MaskedEnergy, "vector_field", lambda self, *a: -original(self, *a))
+
+
+def ungated_energy_gradient(patch: Patch) -> None:
+    original = MaskedEnergy.energy_gradient
+    patch.setattr(MaskedEnergy, "energy_gradient", lambda self, s, i: original(self, s, replace(i, mask=None)))
+
+
+def flat_curvature(patch: Patch) -> None:
+    patch.setattr(MaskedEnergy, "neutral_curvature", lambda self: torch.eye(len(self.recurrent)).double())
+
+
+def ungated_output(patch: Patch) -> None:
+    patch.setattr(NeuMissFlow, "target", lambda self, h, i: h @ self.coupling.mT + self.deviation(i))
+
+
+def slow_neumiss(patch: Patch) -> None:
+    original = NeuMissFlow.vector_field
+    patch.setattr(NeuMissFlow, "vector_field", lambda self, *a: 0.5 * original(self, *a))
+
+
+def uncentred(patch: Patch) -> None:
+    patch.setattr(NeuMissFlow, "deviation", lambda self, i: neumiss.gate(i.input, neumiss.shown_mask(i)))
+
+
+def flat_slope(patch: Patch) -> None:
+    original = MaskedSensitivity.targets
+
+    def straight(self, state, inputs):
+        linear = replace(self.system.activation, slope=lambda a, y: torch.ones_like(a))
+        return original(replace(self, system=replace(self.system, activation=linear)), state, inputs)
+
+    patch.setattr(MaskedSensitivity, "targets", straight)
+
+
+def imputing_traces(patch: Patch) -> None:
+    original = MaskedSensitivity.targets
+
+    def full(self, state, inputs):
+        goal = original(self, state, inputs)
+        return replace(goal, bias=torch.ones_like(goal.bias))
+
+    patch.setattr(MaskedSensitivity, "targets", full)
+
+
+def leaking_slots(patch: Patch) -> None:
+    patch.setattr(sensitivity, "gate", lambda values, mask: torch.nan_to_num(values, nan=1.0))
+
+
+def swapped_designs(patch: Patch) -> None:
+    original = MaskedNeuron.drive
+    patch.setattr(MaskedNeuron, "drive", lambda self, i: original(self, replace(i, mask=None)))
+
+
+def wrong_neutralizer(patch: Patch) -> None:
+    patch.setattr(neuron_symbols.SymbolicNeuron, "neutralizer", lambda self, i, j: -self.b[i] / self.w[i, j])
+
+
+def quadratic_neutralizer(patch: Patch) -> None:
+    patch.setattr(
+        neuron_symbols.SymbolicNeuron, "neutralizer", lambda self, i, j: -self.m[j] * self.b[i] / (3 * self.w[i, j])
+    )
+
+
+def undamped_symbols(patch: Patch) -> None:
+    original = neuron_symbols.SymbolicNeuron.field
+
+    def swapped(self, form, outage, phi):
+        rates = original(self, form, "forget", phi)
+        return [rate * sum(self.m) for rate in rates] if outage == "hold" else rates
+
+    patch.setattr(neuron_symbols.SymbolicNeuron, "field", swapped)
+
+
+def energy_symbols_squared_mask(patch: Patch) -> None:
+    original = energy_jump.symbolic_energy
+    squares = {m: m**2 for m in energy_jump._M}
+    patch.setattr(energy_jump, "symbolic_energy", lambda rho: original(rho).subs(squares, simultaneous=True))
+
+
+def neumiss_symbols_ungated(patch: Patch) -> None:
+    def ungated(s: Any, mean: Any, m: Any, x: Any, h: Any) -> Any:
+        return -h + s * h + m.multiply_elementwise(x - mean)
+
+    patch.setattr(neumiss_equilibrium, "symbolic_field", ungated)
+
+
+def symbols_without_the_bias_share(patch: Patch) -> None:
+    original = neuron_symbols.SymbolicNeuron.neutralized_drive
+    patch.setattr(
+        neuron_symbols.SymbolicNeuron,
+        "neutralized_drive",
+        lambda self, i: sp.sympify(original(self, i)) + (1 - sum(self.m) / 3) * self.b[i],
+    )
+
+
+TEETH: list[tuple[Callable[[Patch], None], list[Callable]]] = [
+    (
+        full_bias,
+        [
+            neuron_symbols.bridge_field,
+            blackout_decay.decay_property,
+            blackout_decay.neutral_limits,
+            blackout_decay.bias_control,
+            persistence.drive_is_neutral,
+            contraction.blackout_rest,
+            energy_jump.bridge_energy,
+            fast_mask_limits.jensen_gap,
+            hold_or_forget.partial_outage,
+        ],
+    ),
+    (louder_drive, [soft_mask_bounds.lipschitz_property, soft_mask_bounds.tracking_property]),
+    (louder_drive, [soft_mask_bounds.tracking_order, fast_mask_limits.mean_and_variance]),
+    (louder_drive, [fast_mask_limits.averaged_mask_control, no_learning.finite_difference]),
+    (
+        halved_recurrence,
+        [
+            contraction.rate_is_attained,
+            contraction.coupling_control,
+            persistence.single,
+            persistence.symmetric_net,
+            persistence.norm_control,
+            soft_mask_bounds.strong_coupling_control,
+            fast_mask_limits.recurrent_limit,
+        ],
+    ),
+    (doubled_recurrence, [contraction.step_property, contraction.blackout_rest]),
+    (halved_speed, [contraction.step_property, contraction.flow_property]),
+    (doubled_speed, [blackout_decay.euler_threshold, blackout_decay.landing_order, soft_mask_bounds.tracking_order]),
+    (doubled_sweep, [blackout_decay.decay_property, hold_or_forget.partial_outage, fast_mask_limits.mean_and_variance]),
+    (forgetting_hold, [hold_or_forget.freeze_property, hold_or_forget.designs_differ, hold_or_forget.mixed_up_control]),
+    (forgetting_sweep, [hold_or_forget.partial_outage, hold_or_forget.freeze_property]),
+    (one_form, [neuron_symbols.bridge_field, fast_mask_limits.mean_and_variance]),
+    (lost_edges, [blackout_decay.decay_property, soft_mask_bounds.kink, energy_jump.monotone_control]),
+    (lost_edges, [fast_mask_limits.fluctuation_order, no_learning.blackout_property]),
+    (late_edges, [blackout_decay.landing_order, blackout_decay.decay_property, soft_mask_bounds.kink]),
+    (another_rate, [fast_mask_limits.mean_and_variance]),
+    (one_draw_for_all, [fast_mask_limits.mean_and_variance]),
+    (jumping_state, [soft_mask_bounds.kink]),
+    (energy_twice_coupled, [energy_jump.bridge_energy, energy_jump.jump_property, energy_jump.balance_order]),
+    (mask_force_without_bias, [energy_jump.bridge_energy, energy_jump.jump_property, energy_jump.balance_order]),
+    (climbing_energy, [energy_jump.jump_property, energy_jump.monotone_control]),
+    (flat_curvature, [energy_jump.monotone_control]),
+    (ungated_energy_gradient, [no_learning.contrastive, energy_jump.bridge_energy]),
+    (ungated_output, [neumiss_equilibrium.bridge_field, neumiss_equilibrium.flow_property]),
+    (ungated_output, [neumiss_equilibrium.iteration_property]),
+    (slow_neumiss, [neumiss_equilibrium.iteration_property, neumiss_equilibrium.large_eigenvalue_control]),
+    (uncentred, [neumiss_equilibrium.bridge_field, neumiss_equilibrium.flow_property]),
+    (flat_slope, [no_learning.bridge_injection, no_learning.finite_difference, no_learning.imputation_control]),
+    (imputing_traces, [no_learning.blackout_property, no_learning.imputation_control]),
+    (leaking_slots, [no_learning.blackout_property, no_learning.bridge_injection]),
+    (swapped_designs, [blackout_decay.decay_property, soft_mask_bounds.kink]),
+    (wrong_neutralizer, [neuron_symbols.prove_drive, blackout_decay.prove_decay, no_learning.prove_injection]),
+    (quadratic_neutralizer, [soft_mask_bounds.prove_affine]),
+    (undamped_symbols, [hold_or_forget.prove_designs]),
+    (energy_symbols_squared_mask, [energy_jump.prove_balance, energy_jump.bridge_energy]),
+    (neumiss_symbols_ungated, [neumiss_equilibrium.prove_rest, neumiss_equilibrium.bridge_field]),
+    (symbols_without_the_bias_share, [neuron_symbols.prove_drive, neuron_symbols.bridge_field]),
+]
+CASES = [
+    pytest.param(
+        damage,
+        check,
+        id=f"{damage.__name__}:{check.__module__.split('.')[-1]}.{check.__name__}",
+        marks=[pytest.mark.slow] if check in SLOW else [],
+    )
+    for damage, checks in TEETH
+    for check in checks
+]
+THEOREMS = (
+    blackout_decay.BLACKOUT_DECAY,
+    contraction.CONTRACTION,
+    persistence.PERSISTENCE,
+    soft_mask_bounds.SOFT_MASK_BOUNDS,
+    fast_mask_limits.FAST_MASK_LIMITS,
+    energy_jump.ENERGY_JUMP,
+    hold_or_forget.HOLD_OR_FORGET,
+    neumiss_equilibrium.NEUMISS_EQUILIBRIUM,
+    no_learning.NO_LEARNING_IN_BLACKOUT,
+)
+
+
+@pytest.mark.parametrize(("damage", "check"), CASES)
+def test_broken_code_fails_the_check(damage: Callable, check: Callable, monkeypatch: Patch) -> None:
+    damage(monkeypatch)
+    with torch.no_grad():
+        try:
+            evidence = check(EFFORT)
+        except ArithmeticError:  # a run that ends otherwise: verify reports it as failed
+            return
+    assert evidence.finding is not Finding.PASSED, evidence.measured
+
+
+def test_every_check_has_been_seen_to_fail() -> None:
+    bitten = {check for _, checks in TEETH for check in checks}
+    assert {check for theorem in THEOREMS for check in theorem.checks} == bitten
+    assert len({theorem.key for theorem in THEOREMS}) == len(THEOREMS)
+    assert {theorem.family for theorem in THEOREMS} == {"masked"}
