@@ -9,6 +9,8 @@ import typer
 from nlsim.cli.check import check
 from nlsim.cli.listing import listing
 from nlsim.cli.plot import plot
+from nlsim.cli.recover import recover
+from nlsim.cli.resume import resume
 from nlsim.cli.run import run
 from nlsim.cli.show import show
 from nlsim.cli.verify import verify
@@ -22,6 +24,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine; 1 the run ended otherwise or a theorem failed; 2 the caller erred.",
 )
 app.command("run")(run)
+app.command("resume")(resume)
+app.command("recover")(recover)
 app.command("check")(check)
 app.command("show")(show)
 app.command("plot")(plot)
