@@ -147,7 +147,7 @@ def _claim(path: Path, *, force: bool) -> tuple[int, int, bool]:
 def _exchanged(path: Path, descriptor: int, change: Callable[[h5py.File], None]) -> int:
     try:
         return exchange(path, descriptor, change)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise RunFileError(
             f"The run file cannot be changed: {error}",
             where=str(path),

@@ -26,7 +26,7 @@ EXPLICIT = ["explicit_euler", "heun", "rk4", "sdirk2", "implicit_midpoint", "gau
 SWEEPS = ["implicit_sweep", "exponential_sweep", "exponential_euler", "etdrk2", "etdrk4"]
 SPLIT = ["symplectic_euler", "symplectic_euler_adjoint", "stormer_verlet", "conformal_verlet"]
 OFFERED = {
-    **{name: EXPLICIT for name in SYSTEMS},
+    **dict.fromkeys(SYSTEMS, EXPLICIT),
     "costate_reversal": EXPLICIT + SWEEPS,
     "hamilton_equations": [*EXPLICIT, "conformal_midpoint"],
     "heavy_ball": [*EXPLICIT, *SWEEPS, *SPLIT, "conformal_midpoint"],
@@ -182,7 +182,9 @@ OTHERS = {
         mask="mask = {name='outages', outages=[{sensors=[3, 20], start=0.15, stop=0.85}]}",
     ),
     "one sensor": scenario(
-        SYSTEM["backpropagation"], "explicit_euler", mask="mask = {name='random', rate=0.5, interval=0.1, each='sensor'}"
+        SYSTEM["backpropagation"],
+        "explicit_euler",
+        mask="mask = {name='random', rate=0.5, interval=0.1, each='sensor'}",
     ),
     "uneven steps": scenario(
         SYSTEM["incremental_inference"], "rk4", mask="mask = {name='random', rate=0.5, interval=0.17}"
@@ -199,7 +201,7 @@ OTHERS = {
     "track ball": scenario(
         SYSTEM["linear_quadratic"].replace("is_reversed=true", 'flip={name="track_ball", radius=1.0}'), "rk4"
     ),
-    "settled": scenario(SYSTEM["inference"].replace("inference\",", 'inference", output="settled",'), "heun"),
+    "settled": scenario(SYSTEM["inference"].replace('inference",', 'inference", output="settled",'), "heun"),
     "mean size": scenario(
         SYSTEM["inference"].replace('{name="adam", rate=1e-3}', '{name="mean_size", rate=1e-3}'), "explicit_euler"
     ),
