@@ -119,14 +119,16 @@ def test_no_room_for_the_copy_at_the_end(tmp_path: Path, monkeypatch: pytest.Mon
 class TestTakenAway:
     def test_moved(self, tmp_path: Path):
         path, moved = tmp_path / "run.nc", tmp_path / "moved.nc"
-        with (
-            pytest.raises(RunFileError, match=r"taken away while it was written[\s\S]*the file that was moved"),
-            RunWriter(path, SPECS, {}, block_frames=2, checkpoint=stand(0)) as writer,
-        ):
-            for i in range(9):
-                writer.append(i, frame(i))
-                if i == 4:
-                    path.rename(moved)
+
+        def moved_away() -> None:
+            with RunWriter(path, SPECS, {}, block_frames=2, checkpoint=stand(0)) as writer:
+                for i in range(9):
+                    writer.append(i, frame(i))
+                    if i == 4:
+                        path.rename(moved)
+
+        with pytest.raises(RunFileError, match=r"taken away while it was written[\s\S]*the file that was moved"):
+            moved_away()
         assert os.listdir(tmp_path) == ["moved.nc"]
         assert assert_whole(moved) == 4
         assert recover(moved) == 4
