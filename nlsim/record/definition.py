@@ -52,6 +52,7 @@ def create(
     block: int,
     checkpoint: Checkpoint | None,
     force: bool,
+    compression: int = 1,
 ) -> int:
     """Create a run file without frames.
 
@@ -73,6 +74,8 @@ def create(
         Where the run stands before its first frame; None: the file has no checkpoints.
     force : bool
         Whether a file that is there is replaced.
+    compression : int
+        How hard arrays are packed, from 0 (not at all) to 9.
 
     Returns
     -------
@@ -102,7 +105,7 @@ def create(
                 for coordinate in coordinates:
                     _define_coordinate(root, coordinate)
                 for channel in channels:
-                    _define_channel(root, channel, coordinates, block)
+                    _define_channel(root, channel, coordinates, block, compression)
                 if tensors is not None:
                     define_checkpoint(root, tensors)
             if checkpoint is not None:
@@ -279,16 +282,21 @@ def _beside(path: Path, what: str) -> Path:
 
 
 def _define_channel(
-    root: h5netcdf.File, channel: ChannelSpec, coordinates: Sequence[CoordinateSpec], block: int
+    root: h5netcdf.File,
+    channel: ChannelSpec,
+    coordinates: Sequence[CoordinateSpec],
+    block: int,
+    compression: int,
 ) -> None:
     is_array = math.prod(channel.shape) > 1
+    is_packed = is_array and compression > 0
     variable = root.create_variable(
         channel.variable,
         (fmt.TIME, *channel.dimensions),
         channel.dtype,
         chunks=_chunk(channel, block if is_array else _CHUNK_FRAMES),
         fillvalue=channel.dtype.type(math.nan) if channel.dtype.kind == "f" else None,
-        **({"compression": "gzip", "compression_opts": 1, "shuffle": True} if is_array else {}),
+        **({"compression": "gzip", "compression_opts": compression, "shuffle": True} if is_packed else {}),
     )
     variable.attrs.update(
         {

@@ -101,8 +101,17 @@ def reopen(path: Path, attributes: Mapping[str, Any], *, force: bool = False) ->
 
 
 def whole_frames(file: h5py.File) -> int:
-    """Return how many frames of a file are whole: those before the first without a time."""
-    finite = np.isfinite(file[fmt.TIME][...])
+    """Return how many frames of a file are whole: those before the first without a time.
+
+    Raises
+    ------
+    RunFileError
+        The times cannot be read.
+    """
+    try:
+        finite = np.isfinite(file[fmt.TIME][...])
+    except Exception as error:  # a damaged file can make HDF5 raise anything
+        raise RunFileError(f"The times of this run file cannot be read: {error}", where=str(file.name)) from error
     return len(finite) if finite.all() else int(finite.argmin())
 
 
@@ -147,7 +156,9 @@ def _claim(path: Path, *, force: bool) -> tuple[int, int, bool]:
 def _exchanged(path: Path, descriptor: int, change: Callable[[h5py.File], None]) -> int:
     try:
         return exchange(path, descriptor, change)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+    except RunFileError:
+        raise
+    except Exception as error:  # a damaged file can make HDF5 raise anything
         raise RunFileError(
             f"The run file cannot be changed: {error}",
             where=str(path),

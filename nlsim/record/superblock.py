@@ -99,7 +99,7 @@ class Unmarked(io.RawIOBase):
         self._size = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         self._head = _without_marks(self._file.read(_LAYOUT.size) or b"", self._size)
-        self._file.seek(0)
+        self._at = 0
 
     def close(self) -> None:
         """Close the file."""
@@ -115,20 +115,26 @@ class Unmarked(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a place."""
-        return self._file.seek(offset, whence)
+        """Go to a place, however far: a damaged file has addresses beyond every file, and HDF5 asks for them."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
 
     def tell(self) -> int:
         """Return the place."""
-        return self._file.tell()
+        return self._at
 
     def readinto(self, buffer: Any, /) -> int:
-        """Read into a buffer from the place, and go on."""
-        begin = self._file.tell()
-        count = int(self._file.readinto(buffer) or 0)
-        covered = self._head[begin : begin + count]
-        memoryview(buffer).cast("B")[: len(covered)] = covered
-        return count
+        """Read into a buffer from the place, and go on; beyond the end there are zeros, as HDF5 has it."""
+        view = memoryview(buffer).cast("B")
+        count = 0
+        if 0 <= self._at < self._size:
+            self._file.seek(self._at)
+            count = int(self._file.readinto(view) or 0)
+            covered = self._head[self._at : self._at + count]
+            view[: len(covered)] = covered
+        view[count:] = bytes(len(view) - count)
+        self._at += len(view)
+        return len(view)
 
 
 def _without_marks(head: bytes, size: int) -> bytes:

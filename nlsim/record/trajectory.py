@@ -112,7 +112,9 @@ def open_hdf5(path: str | Path, *, is_mine: bool = False) -> Iterator[h5py.File]
     for _ in range(_TRIES):
         try:
             file, source = _open_file(path, is_mine=is_mine)
-        except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        except RunFileError:
+            raise
+        except Exception as error:  # a damaged file can make HDF5 raise anything
             reason = error
         else:
             break
@@ -124,7 +126,9 @@ def open_hdf5(path: str | Path, *, is_mine: bool = False) -> Iterator[h5py.File]
     with file, source:
         try:
             refuse_foreign(file, str(path), os.path.getsize(path))
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        except RunFileError:
+            raise
+        except Exception as error:
             raise RunFileError(f"This run file is damaged: {error}", where=str(path)) from error
         yield file
 

@@ -52,6 +52,8 @@ class RunWriter:
         Where the run stands before its first frame; without it the file has no checkpoints.
     force : bool, optional
         Whether a file that is there is replaced; never one that is being written.
+    compression : int, optional
+        How hard arrays are packed, from 0 (not at all) to 9.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class RunWriter:
         block_frames: int | None = None,
         checkpoint: Checkpoint | None = None,
         force: bool = False,
+        compression: int = 1,
     ) -> None:
         specs = tuple(channels)
         block = frames_per_block(specs) if block_frames is None else block_frames
@@ -90,6 +93,7 @@ class RunWriter:
             block=block,
             checkpoint=checkpoint,
             force=force,
+            compression=compression,
         )
         self._begin(path, specs, descriptor, block)
 
@@ -188,7 +192,8 @@ class RunWriter:
                     given=f"{value.dtype} of shape {value.shape}",
                     allowed=f"{spec.dtype} of shape {spec.shape}",
                 )
-            self._buffers[name][self._waiting] = value
+            with np.errstate(over="ignore"):  # what float32 cannot hold is stored as infinity
+                self._buffers[name][self._waiting] = value
         self._times[self._waiting] = self._last = float(time)
         self._waiting += 1
         if self.frames % self._block == 0:

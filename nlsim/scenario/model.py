@@ -8,9 +8,10 @@ is not in a module of its own: :mod:`~nlsim.scenario.networks`, :mod:`~nlsim.sce
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from nlsim.scenario.inference import Adam as Adam
 from nlsim.scenario.inference import BackpropagationProximal as BackpropagationProximal
@@ -57,7 +58,7 @@ from nlsim.scenario.systems import PeriodicFlip as PeriodicFlip
 from nlsim.scenario.systems import System as System
 from nlsim.scenario.systems import TrackBall as TrackBall
 from nlsim.scenario.systems import Tracking as Tracking
-from nlsim.scenario.value import Count, Model, NonNegative, Positive
+from nlsim.scenario.value import Count, Finite, Model, NonNegative, Positive
 
 
 class FixedStep(Model):
@@ -131,12 +132,20 @@ class Window(Model):
 
 
 class Channel(Model):
-    """A quantity to record, or chosen entries of it."""
+    """A quantity to record, chosen entries of it, or a number made of them."""
 
     name: str
-    """Name of the quantity, such as activity/2."""
+    """Name of the quantity, such as activity/2; * stands for any characters, ? for one: weight/*."""
     select: dict[str, Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]] = Field({})
     """Dimension → indices to keep, counted from 0; dimensions not named are kept whole."""
+    reduce: Literal["norm", "mean", "histogram"] | None = None
+    """What the entries are made into; the channel is then called NAME/norm, NAME/mean, NAME/histogram."""
+    over: list[str] = Field([])
+    """Dimensions that norm and mean are taken over; all of them when none is named."""
+    bins: list[Finite] = Field([])
+    """Edges of the bins of a histogram, increasing; entries outside are not counted."""
+    every: Positive | None = None
+    """Distance of its own times, a multiple of record.every [time]; at the others it is NaN."""
 
     @field_validator("select")
     @classmethod
@@ -146,6 +155,21 @@ class Channel(Model):
             raise ValueError(f"each index once; twice in: {', '.join(twice)}")
         return select
 
+    @model_validator(mode="after")
+    def _reduce_fits(self) -> Channel:
+        if (self.reduce == "histogram") != bool(self.bins):
+            raise ValueError("bins, at least two edges, with reduce = 'histogram' and only there")
+        if self.bins and (len(self.bins) < 2 or any(not low < high for low, high in pairwise(self.bins))):
+            raise ValueError("bins that increase, at least two edges")
+        if self.over and self.reduce not in ("norm", "mean"):
+            raise ValueError("over with reduce = 'norm' or 'mean' only")
+        return self
+
+    @property
+    def recorded_name(self) -> str:
+        """Return the name under which it is recorded, wildcards as they are."""
+        return f"{self.name}/{self.reduce}" if self.reduce else self.name
+
 
 class Record(Model):
     """What is written down, and when."""
@@ -153,14 +177,20 @@ class Record(Model):
     every: Positive
     """Distance of record times [time]; the end of the run is recorded besides."""
     channels: Annotated[list[str | Channel], Field(min_length=1)] = Field(["loss"])
-    """Names of quantities, or tables with a selection."""
+    """Names of quantities, or tables with a selection; names may have wildcards."""
     window: list[Window] = Field([])
     """Stretches recorded more finely."""
+    at: list[NonNegative] = Field([])
+    """Single record times besides [time]."""
+    dtype: Literal["same", "float32"] = "same"
+    """Precision of the numbers in the file; float32 halves that of a float64 run, whose checkpoint stays exact."""
+    compression: Annotated[int, Field(ge=0, le=9)] = 1
+    """How hard arrays are packed: 0 not at all, 9 as small as deflate can, slowly."""
 
     @field_validator("channels")
     @classmethod
     def _are_distinct(cls, channels: list[str | Channel]) -> list[str | Channel]:
-        names = [each if isinstance(each, str) else each.name for each in channels]
+        names = [each if isinstance(each, str) else each.recorded_name for each in channels]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"each channel once; twice: {', '.join(twice)}")

@@ -178,6 +178,8 @@ def check_times(source: LoadedScenario) -> list[float]:
         for number, window in enumerate(record.window):
             for key in ("start", "stop", "every"):
                 durations.append((("record", "window", str(number), key), getattr(window, key)))
+        for number, time in enumerate(record.at):
+            durations.append((("record", "at", str(number)), time))
         for keys, duration in durations:
             if not is_multiple(duration, dt):
                 raise ScenarioError(
@@ -209,6 +211,15 @@ def check_times(source: LoadedScenario) -> list[float]:
                 allowed=f"start < stop ≤ {values.until:g}",
             )
         times.update(grid(window.start, window.stop, window.every))
+    for number, time in enumerate(record.at):
+        if time > values.until:
+            raise ScenarioError(
+                "A record time lies beyond the end of the run.",
+                where=source.where("record", "at", str(number)),
+                given=time,
+                allowed=f"0 to {values.until:g}",
+            )
+        times.add(time)
     return distinct(sorted(times))
 
 

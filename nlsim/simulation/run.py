@@ -85,8 +85,16 @@ def _recorder(simulation: Simulation, path: Path, *, force: bool) -> RunWriter:
         **provenance(source, device),
     }
     beginning = Stand(simulation.state, 0.0, 0, 0).checkpoint(0.0)
-    specs = [each.spec for each in simulation.plan.channels]
-    return RunWriter(path, specs, attributes, checkpoint=beginning, force=force)
+    plan = simulation.plan
+    return RunWriter(
+        path,
+        [each.spec for each in plan.channels],
+        attributes,
+        coordinates=plan.coordinates,
+        checkpoint=beginning,
+        force=force,
+        compression=source.values.record.compression,
+    )
 
 
 @contextmanager

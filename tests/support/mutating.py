@@ -206,7 +206,7 @@ def main(folder: Path, count: int, seed: int) -> None:
             kinds.append(kind)
         for path, kind, said in zip(paths, kinds, in_children(paths, wanted), strict=True):
             table[kind, said] += 1
-            if os.environ.get("KEEP") and not said.startswith(("re",)):
+            if os.environ.get("KEEP") and not said.startswith(("read", "refused")):
                 path.rename(folder / f"{said[:40].replace('/', ' ')} {path.name}")
             else:
                 path.unlink(missing_ok=True)
