@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from support.teeth import Check, Damage, Patch, assert_seen
 
 from nlsim.systems.inference import flow
 from nlsim.systems.inference.flow import ActivityFlow
 from nlsim.systems.inference.precision import StepPrecision
 from nlsim.systems.inference.update import NormalisedLeastMeanSquares
 from nlsim.systems.network import LayeredNetwork
-from nlsim.theorems.evidence import Evidence, Finding
+from nlsim.theorems.evidence import Finding
 from nlsim.theorems.inference import anti_decay, error_orders, field_algebra, imex, order_algebra, realisation, running
 from nlsim.theorems.statement import Effort
-
-Patch = pytest.MonkeyPatch
 
 
 def weaken_anti_decay(patch: Patch) -> None:
@@ -110,12 +108,8 @@ BREAKS = [
 
 
 @pytest.mark.parametrize(("damage", "check"), BREAKS, ids=lambda each: each.__name__)
-def test_damage_is_seen(
-    damage: Callable[[Patch], None], check: Callable[[Effort], Evidence], monkeypatch: Patch
-) -> None:
-    damage(monkeypatch)
-    with torch.no_grad():
-        assert check(Effort(8)).finding is Finding.FAILED
+def test_damage_is_seen(damage: Damage, check: Check, monkeypatch: Patch) -> None:
+    assert_seen(damage, check, monkeypatch, 8)
 
 
 def test_a_step_that_has_not_settled_is_seen(monkeypatch: Patch) -> None:
