@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from nlsim.errors import NlsimError
+from nlsim.systems.masked import module
 from nlsim.systems.masked.layer import masked_affine
-from nlsim.systems.masked.module import MaskedLinear
+from nlsim.systems.masked.module import MaskedLinear, is_known_complete
 from nlsim.systems.masked.shares import group_shares
 
 SHAPES = [(64, 64), (1, 7), (7,), (3, 5, 13), (2, 3, 4, 5), (50, 784)]
@@ -81,6 +82,59 @@ def test_it_computes_the_pre_activation() -> None:
     degree = seen * random(2, 4, 5).sigmoid()
     expected = masked_affine(values, degree, layer.weight, layer.bias, compensation=layer.compensation)
     assert torch.equal(layer(holed, degree), expected)
+
+
+def test_a_batch_known_to_be_complete_takes_the_short_way() -> None:
+    assert is_known_complete(torch.tensor([[1.0, math.inf]]))
+    assert not is_known_complete(torch.tensor([[1.0, math.nan]]))
+    assert not is_known_complete(torch.tensor([[-math.inf, math.inf]]))  # the long way, with the same outcome
+    assert torch.func.vmap(lambda x: x * is_known_complete(x))(torch.ones(2, 3)).sum() == 0.0
+
+
+def test_both_ways_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, values = MaskedLinear(50, 20), random(0, 30, 50).float()
+    short = everything(layer, values)
+    monkeypatch.setattr(module, "is_known_complete", lambda values: False)
+    assert all(torch.equal(a, b) for a, b in zip(everything(layer, values), short, strict=True))
+
+
+@pytest.mark.parametrize("has_own_inputs", [True, False])
+@pytest.mark.parametrize("is_masked", [True, False])
+def test_members_are_layers_of_their_own(has_own_inputs: bool, is_masked: bool) -> None:
+    """Weights of an ensemble under ``torch.func``, with inputs in common and with inputs of their own."""
+    layers = [MaskedLinear(4, 3, is_compensated=True, dtype=torch.float64) for _ in range(5)]
+    weights, _ = torch.func.stack_module_state(layers)
+    values, mask = random(0, 5, 6, 4), random(1, 5, 6, 4) > 0
+    holed = values.masked_fill(~mask, math.nan)
+    given = (holed, mask) if is_masked else (holed,)
+    inputs = given if has_own_inputs else tuple(each[0] for each in given)
+    axes = (0, *((0 if has_own_inputs else None,) * len(inputs)))
+
+    def loss(w: dict[str, Tensor], *x: Tensor) -> Tensor:
+        return torch.func.functional_call(layers[0], w, x).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(loss), axes)(weights, *inputs)
+    for e, layer in enumerate(layers):
+        mine = tuple(each[e] for each in inputs) if has_own_inputs else inputs
+        alone = torch.autograd.grad(layer(*mine).square().sum(), list(layer.parameters()))
+        for name, each in zip(dict(layer.named_parameters()), alone, strict=True):
+            assert torch.allclose(together[name][e], each, rtol=0, atol=1e-12)  # sums of 6 products below 100
+
+
+def test_masks_and_inputs_of_the_caller_are_left_alone() -> None:
+    layer = MaskedLinear(4, 3)
+    values = torch.tensor([[1.0, math.nan, 3.0, 4.0]])
+    for mask in (
+        torch.tensor([[1.0, 0.0, 1.0, 0.5]]),
+        torch.tensor([[1, 0, 1, 1]]),
+        torch.tensor([[True, False, True, True]]),
+    ):
+        before = mask.clone()
+        layer(values, mask).sum().backward()
+        masked_affine(values, mask, layer.weight, layer.bias).sum().backward()
+        assert torch.equal(mask, before)
+    layer(values)
+    assert values.isnan().sum() == 1
 
 
 def test_the_compensatory_weight_starts_at_zero_and_learns_from_incomplete_rows_only() -> None:

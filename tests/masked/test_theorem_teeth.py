@@ -43,7 +43,8 @@ def one_input_more(patch: Patch) -> None:
 
 
 def product_for_selection(patch: Patch) -> None:
-    patch.setattr(layer, "select", lambda x, m: x * m)
+    for name in ("select", "select_into"):
+        patch.setattr(layer, name, lambda x, m: x * m)
 
 
 def no_shares(patch: Patch) -> None:
@@ -94,7 +95,8 @@ def boosted_signal(patch: Patch) -> None:
 def leak(patch: Patch) -> None:
     """A missing slot that is not quite shut."""
     original = layer.select
-    patch.setattr(layer, "select", lambda x, m: original(x, m) + 1e-9 * original(x, 1 - m))
+    for name in ("select", "select_into"):
+        patch.setattr(layer, name, lambda x, m: original(x, m) + 1e-9 * original(x, 1 - m))
 
 
 def padding_forgotten(patch: Patch) -> None:
