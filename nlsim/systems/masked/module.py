@@ -6,9 +6,23 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from nlsim.systems.masked.layer import affine, as_number, observed, observed_fraction, select
+from nlsim.systems.masked.layer import affine, gate_and_count, is_transformed
 from nlsim.systems.masked.shares import check_shares
+
+
+def is_known_complete(values: Tensor) -> bool:
+    """Whether it is cheap to know, and true, that nothing is NaN.
+
+    One pass that only reads: NaN anywhere makes the sum NaN. Never true on an accelerator, which would have to be
+    waited for, nor while a function is being traced or transformed; a sum of infinities of both signs is not true
+    either. Where the answer is no the layer goes the long way and finds the same bits.
+    """
+    if values.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed():
+        return False
+    total = values.detach().sum().item()
+    return total == total
 
 
 @final
@@ -98,15 +112,13 @@ class MaskedLinear(torch.nn.Module):
             m, 1 where observed, of a shape that broadcasts to it; boolean, integer (0 and 1), or floating in
             [0, 1]. By default what is NaN is missing.
         """
+        if mask is None and self.compensation is None and is_known_complete(values):
+            return linear(values, self.weight, self.bias)
         return self.with_fraction(values, mask)[0]
 
     def with_fraction(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return a and the observed fraction μ, shape ``(..., 1)``, which a layer above may go on with."""
-        number = observed(values) if mask is None else as_number(mask, values.dtype)
-        gated = select(values, number)
-        if mask is not None and mask.is_floating_point():
-            gated = gated * number
-        fraction = observed_fraction(number, values.dtype, self.shares)
+        gated, fraction = gate_and_count(values, mask, self.shares)
         return affine(gated, fraction, self.weight, self.bias, self.compensation), fraction
 
     def extra_repr(self) -> str:
