@@ -46,6 +46,15 @@ from nlsim.theorems.inference.step_limits import INTERPOLATION_LIMIT, ONE_LAYER_
 from nlsim.theorems.inference.stopping_error import STOPPING_ERROR
 from nlsim.theorems.inference.truncated_inference import TRUNCATED_INFERENCE
 from nlsim.theorems.inference.zero_divergence import Z_IL
+from nlsim.theorems.masked.blackout_decay import BLACKOUT_DECAY
+from nlsim.theorems.masked.contraction import CONTRACTION
+from nlsim.theorems.masked.energy_jump import ENERGY_JUMP
+from nlsim.theorems.masked.fast_mask_limits import FAST_MASK_LIMITS
+from nlsim.theorems.masked.hold_or_forget import HOLD_OR_FORGET
+from nlsim.theorems.masked.neumiss_equilibrium import NEUMISS_EQUILIBRIUM
+from nlsim.theorems.masked.no_learning import NO_LEARNING_IN_BLACKOUT
+from nlsim.theorems.masked.persistence import PERSISTENCE
+from nlsim.theorems.masked.soft_mask_bounds import SOFT_MASK_BOUNDS
 from nlsim.theorems.statement import Theorem
 
 THEOREMS: dict[str, Theorem] = {
@@ -100,6 +109,15 @@ THEOREMS: dict[str, Theorem] = {
         STRICT_SADDLE,
         INTEGRATOR_ORDERS,
         STOPPING_ERROR,
+        BLACKOUT_DECAY,
+        CONTRACTION,
+        PERSISTENCE,
+        HOLD_OR_FORGET,
+        SOFT_MASK_BOUNDS,
+        FAST_MASK_LIMITS,
+        ENERGY_JUMP,
+        NO_LEARNING_IN_BLACKOUT,
+        NEUMISS_EQUILIBRIUM,
     )
 }
 """Every theorem by its key."""
