@@ -7,6 +7,7 @@ import sys
 import typer
 
 from nlsim.cli.check import check
+from nlsim.cli.compare import compare
 from nlsim.cli.listing import listing
 from nlsim.cli.plot import plot
 from nlsim.cli.run import run
@@ -19,12 +20,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Learning as a continuous-time dynamical system: run scenarios, look at runs, verify theorems.",
-    epilog="Exit codes: 0 fine; 1 the run ended otherwise or a theorem failed; 2 the caller erred.",
+    epilog="Exit codes: 0 fine; 1 the run ended otherwise, a theorem failed, or two runs differ; 2 the caller erred.",
 )
 app.command("run")(run)
 app.command("check")(check)
 app.command("show")(show)
 app.command("plot")(plot)
+app.command("compare")(compare)
 app.command("list")(listing)
 app.command("verify")(verify)
 
