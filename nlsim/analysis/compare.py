@@ -236,8 +236,7 @@ def _differ(
         axes = tuple(range(1, a.ndim))
         differs = np.any(_bits(a) != _bits(b), axis=axes)
         gap, size = _distance(a, b)
-        # an infinite distance is beyond every tolerance, and the product inf − inf must not decide
-        beyond = np.any((gap > tolerance.absolute + tolerance.relative * size) | np.isinf(gap), axis=axes)
+        beyond = np.any(gap > tolerance.absolute + tolerance.relative * size, axis=axes)
         first = _earlier(first, differs, when)
         first_beyond = _earlier(first_beyond, beyond, when)
         scale = max(scale, float(np.max(size, initial=0.0)))

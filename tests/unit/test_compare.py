@@ -81,9 +81,9 @@ def test_the_sign_of_zero_is_a_bit_and_no_distance() -> None:
 
 def test_only_common_times_are_compared() -> None:
     one = dataset({"x": [0.0, 1.0, 2.0]}, [0.0, 1.0, 2.0])
-    other = dataset({"x": [0.0, 5.0, 2.0]}, [0.0, 1.5, 2.0])
+    other = dataset({"x": [0.0, 5.0, 6.0, 2.0]}, [0.0, 1.25, 1.5, 2.0])
     found = compare(one, other)
-    assert (found.frames, found.common, found.is_same_times) == ((3, 3), 2, False)
+    assert (found.frames, found.common, found.is_same_times) == ((3, 4), 2, False)
     assert found.channels[0].is_identical
     assert not found.is_identical
 
@@ -120,6 +120,7 @@ def test_endings_channels_and_states_count() -> None:
     found = compare(one, other)
     assert (found.only, found.endings) == ((("x",), ("y",)), ("steady", "diverged"))
     assert not found.is_within
+    assert not compare(one, one.assign_attrs(ending="diverged")).is_identical
     state = {"w": np.ones(3), "b": np.zeros(1, bool)}
     assert compare(one, one, states=(state, {**state})).is_identical
     bent = compare(one, one, states=(state, {**state, "w": np.array([1.0, 1.0, 1.0 + 2**-52])}))
