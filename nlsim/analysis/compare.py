@@ -288,7 +288,7 @@ def _compare_states(
 
 
 def _differing_values(one: xarray.Dataset, other: xarray.Dataset) -> dict[str, tuple[str, str]]:
-    here, there = _values(one), _values(other)
+    here, there = scenario_values(one), scenario_values(other)
     names = [*here, *(name for name in there if name not in here)]
     return {
         name: (here.get(name, "not given"), there.get(name, "not given"))
@@ -297,7 +297,7 @@ def _differing_values(one: xarray.Dataset, other: xarray.Dataset) -> dict[str, t
     }
 
 
-def _values(data: xarray.Dataset) -> dict[str, str]:
+def scenario_values(data: xarray.Dataset) -> dict[str, str]:
     """Return every value of a run's scenario as text, by ``table.key``; of one that is not valid, its text."""
     from nlsim.errors import NlsimError
     from nlsim.scenario.load import parse_scenario

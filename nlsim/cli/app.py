@@ -10,6 +10,7 @@ from nlsim.cli.check import check
 from nlsim.cli.compare import compare
 from nlsim.cli.listing import listing
 from nlsim.cli.plot import plot
+from nlsim.cli.report import report
 from nlsim.cli.run import run
 from nlsim.cli.show import show
 from nlsim.cli.verify import verify
@@ -26,6 +27,7 @@ app.command("run")(run)
 app.command("check")(check)
 app.command("show")(show)
 app.command("plot")(plot)
+app.command("report")(report)
 app.command("compare")(compare)
 app.command("list")(listing)
 app.command("verify")(verify)
