@@ -19,7 +19,8 @@ MOST_CHARTS = 40
 MOST_POINTS = 100_000
 """Of all lines of a page together: at some 22 bytes a point it stays below 3 MB."""
 
-_TOGETHER = (("loss", "test_loss"),)
+_TOGETHER = {"loss": ("test_loss", "loss of the current and of the test samples")}
+"""Scalar channel -> another that belongs into its figure, and the title of both."""
 _LOGARITHMIC_FROM = 50.0
 
 
@@ -95,12 +96,12 @@ def charts_of(data: xarray.Dataset) -> list[Chart]:
             break
         if str(name) in drawn or not _is_drawable(variable):
             continue
-        group = next((group for group in _TOGETHER if name == group[0]), (str(name),))
-        members = [data[each] for each in group if each in data and _is_drawable(data[each])]
-        if any(member.ndim > 1 for member in members):
-            members = [variable]
-        drawn.update(str(member.name) for member in members)
-        charts.append(_chart(members))
+        other, title = _TOGETHER.get(str(name), ("", ""))
+        if variable.ndim == 1 and other in data and data[other].dims == variable.dims and _is_drawable(data[other]):
+            drawn.add(other)
+            charts.append(_scalars([variable, data[other]], title))
+        else:
+            charts.append(_scalars([variable], "") if variable.ndim == 1 else _entries(variable))
     return charts
 
 
@@ -124,13 +125,13 @@ def thin(
     return times[chosen], values[chosen]
 
 
-def _chart(members: Sequence[xarray.DataArray]) -> Chart:
-    variable = members[0]
-    channels = tuple(_channel(member) for member in members)
-    unit = _text(variable, "units")
-    if variable.ndim == 1:
-        whole = tuple(scalar_line(_channel(member), member) for member in members)
-        return Chart(_title(variable), unit, channels, whole)
+def _scalars(members: Sequence[xarray.DataArray], title: str) -> Chart:
+    lines = tuple(scalar_line(_channel(member), member) for member in members)
+    channels = tuple(line.name for line in lines)
+    return Chart(title or _title(members[0]), _text(members[0], "units"), channels, lines)
+
+
+def _entries(variable: xarray.DataArray) -> Chart:
     shape = variable.shape[1:]
     count = math.prod(shape)
     chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_LINES)).astype(int))
@@ -143,7 +144,7 @@ def _chart(members: Sequence[xarray.DataArray]) -> Chart:
         labels = [f"{str(dim).removeprefix(prefix)} {_label(variable, str(dim), at)}" for dim, at in place.items()]
         lines.append(scalar_line(", ".join(labels), entry))
     note = "" if len(chosen) == count else f"{len(chosen)} of {count} entries"
-    return Chart(_title(variable), unit, channels, tuple(lines), note)
+    return Chart(_title(variable), _text(variable, "units"), (_channel(variable),), tuple(lines), note)
 
 
 def _is_drawable(variable: xarray.DataArray) -> bool:

@@ -21,8 +21,8 @@ from nlsim.report.style import CYCLE
 if TYPE_CHECKING:
     import xarray
 
-_FACTS = ("ending", "ending_detail", "state", "steps", "wall_time")
-_LEFT_OUT = frozenset({"scenario", "title", "Conventions", "nlsim_schema", *_FACTS})
+_FACTS = ("ending", "ending_detail", "state", "steps")
+_LEFT_OUT = frozenset({"scenario", "title", "Conventions", "nlsim_schema", "wall_time", *_FACTS})
 _LONGEST_FACT = 2000
 _LONGEST_SCENARIO = 200_000
 _FEWEST_POINTS = 100
@@ -185,6 +185,8 @@ def _hash(text: str) -> str:
 
 def _facts(data: xarray.Dataset) -> list[tuple[str, str]]:
     facts = [(_words(name), _cut(data.attrs[name])) for name in _FACTS if str(data.attrs.get(name, ""))]
+    if isinstance(data.attrs.get("wall_time"), float):
+        facts.append(("took", f"{data.attrs['wall_time']:.3g} s"))
     times = data["time"].values
     if times.size:
         facts.append(("time", f"{times[0]:g} to {times[-1]:g}, {times.size} frames"))

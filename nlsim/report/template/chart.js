@@ -226,10 +226,11 @@
         this.tip.append(row);
       }
       this.tip.hidden = false;
-      const x = this.svg.offsetLeft + this.px(at);
+      const [outer, inner] = [this.box, this.svg].map((each) => each.getBoundingClientRect());
+      const x = inner.left - outer.left + this.px(at);
       const isRight = this.px(at) > this.width / 2;
       this.tip.style.left = `${Math.max(0, isRight ? x - this.tip.offsetWidth - 12 : x + 12)}px`;
-      this.tip.style.top = `${this.svg.offsetTop + top}px`;
+      this.tip.style.top = `${inner.top - outer.top + top}px`;
     }
 
     magnify(factor) {
