@@ -106,7 +106,7 @@ def test_hovering_reads_the_value_under_the_pointer(browser: Browser, page: Path
     assert seen == pytest.approx(3.0, abs=0.05)  # the nearest frame, one each 0.05
     assert float(line.rpartition(" ")[2]) == pytest.approx(100 * np.exp(-seen), rel=1e-4)  # five digits are shown
     left, top = window.run("const t = document.querySelector('.tip').getBoundingClientRect(); return [t.left, t.top]")
-    assert x <= left <= x + width
+    assert left == pytest.approx(x + 58 + seen / 10 * inside + 12, abs=1.5)  # 12 pixels right of the frame's line
     assert y <= top <= y + height
 
 
