@@ -12,16 +12,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nlsim.errors import RunFileError
-
-# Okabe & Ito's colours, safe for colour-blind readers
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+from nlsim.report.inference import draw_free_energy, draw_prediction_errors
+from nlsim.report.phase import draw_state_and_costate
+from nlsim.report.style import BLUE, GREEN, GREY, ORANGE, RED
+from nlsim.report.tracking import draw_tracking
 
 
 def draw_run(data: xarray.Dataset) -> Figure:
     """Draw what a run of a learning network shows, one panel for each thing that was recorded.
 
-    Panels: loss and accuracy; gradient error; Hamiltonian; a neuron with its costate (over the most
-    finely recorded stretch).
+    Panels: loss and accuracy; gradient error; a neuron with its costate (over the most finely recorded stretch);
+    free energy; prediction errors; distance from a target; phase portrait; Hamiltonian.
 
     Raises
     ------
@@ -34,7 +35,7 @@ def draw_run(data: xarray.Dataset) -> Figure:
             "The run holds nothing that can be drawn.",
             given=", ".join(map(str, data.data_vars)) or "no channels",
             allowed=", ".join(sorted({name for _, needed in _PANELS for name in needed})),
-            advice="Record loss, gradient_error, hamiltonian, or activity/l with costate/l.",
+            advice="Record loss, gradient_error, free_energy, tracking_error, or activity/l with costate/l.",
         )
     rows = (len(panels) + 1) // 2
     figure = Figure(figsize=(11, 3.6 * rows), layout="constrained")
@@ -165,5 +166,9 @@ _PANELS = (
     (draw_learning, ("loss",)),
     (draw_gradient_error, ("gradient_error",)),
     (draw_neuron, ("activity_1", "costate_1")),
+    (draw_free_energy, ("free_energy",)),
+    (draw_prediction_errors, ("error_1",)),
+    (draw_tracking, ("tracking_error",)),
+    (draw_state_and_costate, ("activity", "costate")),
     (draw_hamiltonian, ("hamiltonian",)),
 )
