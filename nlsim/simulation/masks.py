@@ -49,7 +49,7 @@ def check_mask(source: LoadedScenario) -> None:
         return
     where = source.where("mask", "name")
     system, signal = values.system, values.signal
-    if isinstance(signal, model.Target) or not isinstance(system, model.Learner):
+    if isinstance(signal, model.Target) or isinstance(system, model.Follower):
         raise ScenarioError(
             "There are no inputs to be masked.",
             where=where,
@@ -57,7 +57,7 @@ def check_mask(source: LoadedScenario) -> None:
             allowed="signals with inputs: samples, sinusoids",
             advice="Leave out [mask].",
         )
-    if isinstance(system.network, model.Graph):
+    if isinstance(system, model.Learner) and isinstance(system.network, model.Graph):
         raise ScenarioError(
             "Masked inputs are for layered networks.",
             where=where,
@@ -65,7 +65,7 @@ def check_mask(source: LoadedScenario) -> None:
             allowed="network.layers",
             advice="A neuron of a graph has inputs from its neighbours too, which no mask hides.",
         )
-    sensors = system.network.layers[0]
+    sensors = _sensors(system)
     if isinstance(values.mask, model.Outages):
         for position, outage in enumerate(values.mask.outages):
             missing = [] if outage.sensors == "all" else [each for each in outage.sensors if each >= sensors]
@@ -76,3 +76,11 @@ def check_mask(source: LoadedScenario) -> None:
                     given=missing[0],
                     allowed=f"0 to {sensors - 1}",
                 )
+
+
+def _sensors(system: model.Learner | model.Responder) -> int:
+    """Return how many inputs a mask speaks of."""
+    if isinstance(system, model.Responder):
+        return system.inputs
+    assert isinstance(system.network, model.Layers)
+    return system.network.layers[0]
