@@ -43,7 +43,7 @@ def gate_signal(signal: Signal, mask: Mask, *, has_bias: bool) -> tuple[Signal, 
 
 
 def check_mask(source: LoadedScenario) -> None:
-    """Refuse a mask where there are no inputs to be seen, and sensors that are not there."""
+    """Refuse a mask where there are no inputs to be seen, sensors that are not there, and rules that divide by 0."""
     values = source.values
     if values.mask is None:
         return
@@ -76,6 +76,26 @@ def check_mask(source: LoadedScenario) -> None:
                     given=missing[0],
                     allowed=f"0 to {sensors - 1}",
                 )
+    _check_normalisers(source)
+
+
+def _check_normalisers(source: LoadedScenario) -> None:
+    """Refuse a blackout where errors are divided by n = ‖(m ⊙ u, μ)‖² without an ε: nothing seen makes n = 0."""
+    values = source.values
+    if isinstance(values.mask, model.Outages):
+        is_certain = any(each.sensors == "all" for each in values.mask.outages)
+    else:
+        is_certain = values.mask is not None and values.mask.rate == 0.0
+    for table, kind in (("precision", model.StepPrecision), ("update", model.NormalisedLeastMeanSquares)):
+        part = getattr(values.system, table, None)
+        if is_certain and isinstance(part, kind) and part.epsilon == 0.0:
+            raise ScenarioError(
+                "Where nothing is seen, this rule divides by 0.",
+                where=source.where("system", table, "epsilon"),
+                given=f"{part.name} with epsilon = 0, and a time in which all inputs are missing",
+                allowed="epsilon > 0",
+                advice=f"Set system.{table}.epsilon = 1e-3, or leave one sensor on.",
+            )
 
 
 def _sensors(system: model.Learner | model.Responder) -> int:

@@ -251,6 +251,16 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(case: str) -> None
     assert where in str(caught.value.where)
 
 
+@pytest.mark.parametrize("mask", ["mask.rate=0.0", 'mask={name="outages", outages=[{sensors="all", start=4, stop=8}]}'])
+def test_a_blackout_needs_an_epsilon_where_errors_are_divided_by_what_is_seen(mask: str, tmp_path: Path) -> None:
+    added = ["system.precision.epsilon=1e-3", "system.update.epsilon=1e-3"]
+    for table, given in (("precision", added[1:]), ("update", added[:1])):
+        with pytest.raises(ScenarioError, match="divides by 0") as caught:
+            build(load_scenario("masked/inference", overrides=[mask, *given]))
+        assert table in str(caught.value.where)
+    run(tmp_path, "masked/inference", mask, *added, "until=12", "record.every=4")
+
+
 def test_singular_data_ask_for_a_ridge() -> None:
     with pytest.raises(ScenarioError, match="singular") as caught:
         build(parse_scenario(NEUMISS, overrides=["system.ridge=0"]))
