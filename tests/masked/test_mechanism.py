@@ -72,6 +72,7 @@ def test_mcar_takes_rows_that_no_column_explains() -> None:
     missing = ~MECHANISMS["mcar"](0.3).observed(INPUTS, seed=7)
     for column in range(COLUMNS):
         assert not any(is_one_window(INPUTS[:, other], missing[:, column]) for other in range(COLUMNS))
+    assert len({tuple(column) for column in missing.T}) == COLUMNS  # each column its own rows
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
