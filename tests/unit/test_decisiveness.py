@@ -68,6 +68,9 @@ def test_calibration_error_by_hand() -> None:
     found = reliability(p, y, bins=5)
     assert found.count.tolist() == [0, 0, 1, 1, 1]  # 0.6 lies in (0.4, 0.6]: the upper edge belongs to a bin
     assert expected_calibration_error(p, y, bins=5) == pytest.approx((0.4 + 0.7 + 0.05) / 3, abs=ROUND_OFF)
+    more, answers = both_classes([0.4, 0.7, 0.95, 0.97]), [0, 0, 1, 0]  # two in the last bin, one of them wrong
+    by_hand = (0.4 + 0.7 + 2 * abs(0.5 - 0.96)) / 4
+    assert expected_calibration_error(more, answers, bins=5) == pytest.approx(by_hand, abs=ROUND_OFF)
     assert np.isnan(found.accuracy[:2]).all()
     assert found.confidence[2:] == pytest.approx([0.6, 0.7, 0.95], abs=ROUND_OFF)
 
