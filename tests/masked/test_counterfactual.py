@@ -174,6 +174,23 @@ def test_a_flip_with_players_and_missing_inputs() -> None:
     assert flip.is_flipped
 
 
+def test_a_decision_that_no_removal_undoes_ends_with_nothing_known() -> None:
+    def sure(values: Tensor, mask: Tensor) -> Tensor:
+        return 2.0 + one_neuron(values, mask)
+
+    x = torch.tensor([-1.0, 9.0], dtype=torch.float64)
+    flip = smallest_flip(sure, x, torch.tensor([True, False]))
+    assert flip.removed == (0,)  # not input 1, which is missing as it is
+    assert flip.margins == (1.0, 2.0)
+    assert not (flip.is_flipped or flip.is_neutral)
+
+
+def test_one_order_forwards_and_backwards_is_all_there_is_of_two_players() -> None:
+    x, m, players = VALUES[1], MASK[1], ((0, 3), (1, 2, 4))
+    sampled = shapley_by_permutation(network, x, m, players, permutations=1)
+    assert (sampled - shapley_by_enumeration(network, x, m, players)).abs().max() <= ROUND_OFF
+
+
 def test_margins_and_decisions() -> None:
     outputs = torch.tensor([[1.0, 4.0, 2.0], [0.0, -1.0, -3.0]])
     assert decision(outputs).tolist() == [1, 0]
