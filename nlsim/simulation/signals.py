@@ -15,7 +15,7 @@ from nlsim.core.system import Inputs, Signal
 from nlsim.data.catalogue import load, split
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
-from nlsim.simulation.check import check_parts, check_widths
+from nlsim.simulation.check import check_complete, check_parts, check_widths
 from nlsim.systems.signals import HeldSamples, PatchedCosine, SineTarget, Sinusoid, one_hot
 
 
@@ -61,6 +61,7 @@ def held_samples(source: LoadedScenario, chosen: model.Samples, like: Tensor) ->
     """Load the data set, check it against the network, and split it."""
     seed = source.values.seed
     data = load(chosen.dataset)
+    check_complete(source, data)
     check_widths(source, data.inputs.shape[1], len(data.classes))
     order = generator(seed, "split").permutation(len(data.labels))
     parts = split(data, chosen.test_fraction, order, is_centred=chosen.centred)
