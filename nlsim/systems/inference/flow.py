@@ -228,8 +228,8 @@ class ActivityFlow:
         """Return the activities after explicit Euler steps, by :mod:`nlsim.systems.inference.fused` where that fits.
 
         It fits held inputs without ensemble axes, decay and gains given by hand, with a clamped output at precisions
-        that are numbers, and with the squared error's settled output in the scaled flow of an exact or
-        self-consistent step. Cost: the matrix products, and six passes over all hidden activities.
+        that are numbers, and with the squared error's settled output in the scaled flow of a step whose precisions
+        are not those of the feedforward pass. Cost: the matrix products, and five passes over all hidden activities.
         """
         fused = self._fused(moving, piece(t)) if steps else None
         if fused is not None and self.output == "clamped" and isinstance(self.precision, ConstantPrecision):
@@ -243,10 +243,10 @@ class ActivityFlow:
             and self.loss is SQUARED_ERROR
             and isinstance(rule, StepPrecision)
             and isinstance(rule.rate, float)
-            and rule.kind in ("exact", "self_consistent")
+            and not rule.needs_feedforward
         ):
             size = normaliser(self.weights[0], required_input(piece(t)))
-            return fused.normalised(dt, steps, rule.rate, rule.epsilon, size, is_exact=rule.kind == "exact")
+            return fused.normalised(dt, steps, rule.rate, rule.epsilon, size, kind=rule.kind)
         for n in range(steps):
             now = t + n * dt
             rates = self.vector_field(now, moving, piece(now))
