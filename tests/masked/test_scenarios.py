@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -217,6 +218,23 @@ def test_single_precision_draws_the_same_weights_rounded() -> None:
     double = build(load_scenario("masked/blackout")).system.weight
     single = build(load_scenario("masked/blackout", overrides=["numerics.dtype=float32"])).system.weight
     assert bool((single == double.float()).all())
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_the_page_shows_the_figures_and_the_numbers_of_these_runs(tmp_path: Path) -> None:
+    page = " ".join((DOCS / "explanation" / "masked.md").read_text(encoding="utf-8").split())
+    drawn = {each.name for each in (DOCS / "_static" / "masked").iterdir()}
+    assert set(re.findall(r"_static/masked/([\w.]+)", page)) == drawn == {"blackout.png", "failing_sensors.png"}
+    assert all((DOCS / "_static" / "masked" / each).stat().st_size < 150_000 for each in drawn)
+    forget, hold = (run(tmp_path, "masked/blackout", f"system.outage={each}") for each in ("forget", "hold"))
+    before, after = (at(forget, "distance_to_neutral", t).item() for t in (20.0, 30.0))
+    assert f"from {before:.3f} to {after * 1e5:.2f}·10⁻⁵, a factor of {after / before * 1e5:.2f}·10⁻⁵" in page
+    assert f"stays {at(hold, 'distance_to_neutral', 30.0).item():.4f}" in page
+    accuracy = run(tmp_path, "masked/failing_sensors")["test_accuracy"]
+    shown = [f"{100 * accuracy.sel(time=t, method='nearest').item():.1f} % at {t}" for t in (500, 1000, 1400)]
+    assert f"{shown[0]}, {shown[1]} and {shown[2]}" in page
 
 
 REFUSED = {
