@@ -10,7 +10,9 @@ from nlsim.cli.check import check
 from nlsim.cli.compare import compare
 from nlsim.cli.listing import listing
 from nlsim.cli.plot import plot
+from nlsim.cli.recover import recover
 from nlsim.cli.report import report
+from nlsim.cli.resume import resume
 from nlsim.cli.run import run
 from nlsim.cli.show import show
 from nlsim.cli.verify import verify
@@ -24,6 +26,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine; 1 the run ended otherwise, a theorem failed, or two runs differ; 2 the caller erred.",
 )
 app.command("run")(run)
+app.command("resume")(resume)
+app.command("recover")(recover)
 app.command("check")(check)
 app.command("show")(show)
 app.command("plot")(plot)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from nlsim.simulation.run import Outcome
+    from nlsim.simulation.recording import Outcome
 
 Scenario = Annotated[
     str, typer.Argument(help="A TOML file, or the name of a shipped scenario (see `nlsim list scenarios`).")

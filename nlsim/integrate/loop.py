@@ -95,6 +95,9 @@ class Loop(Generic[S]):
         End as ``budget_spent`` after so many steps.
     check_every : int
         Steps between two looks, ≥ 1.
+    steps : int or None
+        Steps that a run took to come to ``start``, which goes on from there: what is recorded at ``start``
+        has been shown already. None: the run begins.
 
     Raises
     ------
@@ -115,6 +118,7 @@ class Loop(Generic[S]):
         steady_tolerance: float | None = None,
         max_steps: int | None = None,
         check_every: int = 100,
+        steps: int | None = None,
     ) -> None:
         control.require(moving_part(system, state, signal.piece(start))[0])
         self.system, self.control, self.signal = system, control, signal
@@ -122,10 +126,11 @@ class Loop(Generic[S]):
         self.record_times = list(record_times)
         self.steady_tolerance, self.check_every = steady_tolerance, check_every
         self.max_steps = max_steps
-        self.steps = 0
+        self.steps = steps or 0
+        self.is_resumed = steps is not None
         self.ending: Ending | None = None
         self.detail = ""
-        self._good = (state, start, 0)
+        self._good = (state, start, self.steps)
         self._jumping: Jumping[Any] | None = system if isinstance(system, Jumping) else None
 
     def __iter__(self) -> Iterator[Tick[S]]:
@@ -133,8 +138,10 @@ class Loop(Generic[S]):
         end = interval_after(self.signal, self.t)
         fresh: Piece | None = None
         due = self._due_after(0)
-        shown = self.t if due else -math.inf
-        if due:
+        shown = self.t if due and is_same_instant(self.record_times[due - 1], self.t) else -math.inf
+        if self.is_resumed and is_same_instant(self.t, self.until):
+            self._end(Ending.REACHED_END, "")
+        elif due and not self.is_resumed:
             yield self._tick(piece, is_record=True)
         while self.ending is None:
             later = self.signal.edge_after(self.t)
@@ -170,10 +177,15 @@ class Loop(Generic[S]):
             due += 1
         return due
 
-    def interrupt(self) -> None:
+    @property
+    def is_settled(self) -> bool:
+        """Whether a run that goes on from here is this run to the bit: all has been looked at up to now."""
+        return self._good[1:] == (self.t, self.steps)
+
+    def interrupt(self, detail: str = "") -> None:
         """End the run from outside; the state is the last complete one. A run that has ended stays so."""
         if self.ending is None:
-            self._end(Ending.INTERRUPTED, f"at t = {self.t:.9g}")
+            self._end(Ending.INTERRUPTED, detail or f"at t = {self.t:.9g}")
 
     def diverge(self, detail: str) -> None:
         """End the run as diverged from outside: something read from a finite state is not finite."""

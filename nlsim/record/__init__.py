@@ -1,6 +1,6 @@
 """The run file: numpy in, netCDF-4 valid HDF5 out, and back as an xarray data set. No torch."""
 
-from nlsim.record.checkpoint import read_checkpoint
+from nlsim.record.checkpoint import Checkpoint, read_checkpoint
 from nlsim.record.format import (
     COMPLETE,
     INTERRUPTED,
@@ -11,6 +11,7 @@ from nlsim.record.format import (
     variable_name,
 )
 from nlsim.record.layout import CoordinateSpec
+from nlsim.record.recover import recover
 from nlsim.record.trajectory import channels, open_run, scenario_text
 from nlsim.record.writer import RunWriter
 
@@ -20,11 +21,13 @@ __all__ = [
     "RUNNING",
     "SCHEMA",
     "ChannelSpec",
+    "Checkpoint",
     "CoordinateSpec",
     "RunWriter",
     "channels",
     "open_run",
     "read_checkpoint",
+    "recover",
     "scenario_text",
     "selected_dimension",
     "variable_name",

@@ -1,13 +1,14 @@
-"""What is done to a run file before its first frame and after its last one."""
+"""How a run file comes to be: made whole beside its place, then put there, then opened for a live run."""
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import numpy as np
 from nlsim.errors import RunFileError
 from nlsim.record import format as fmt
 from nlsim.record.attribute import stored_attributes
+from nlsim.record.checkpoint import Checkpoint, CheckpointWriter, define_checkpoint, storable
 from nlsim.record.format import ChannelSpec
 from nlsim.record.layout import CoordinateSpec, dimension_sizes
+from nlsim.record.lock import claim
+from nlsim.record.superblock import read_superblock, take_off_marks
 
-_CHUNK_BYTES = 2**20
 _CHUNK_FRAMES = 256
 _BLOCK_BYTES = 2**20
 _BLOCK_FRAMES = 256
@@ -45,8 +48,12 @@ def create(
     *,
     time_units: str,
     block: int,
-) -> h5py.File:
-    """Create a run file without frames and switch it to single-writer-multiple-reader mode.
+    checkpoint: Checkpoint | None,
+    force: bool,
+) -> int:
+    """Create a run file without frames.
+
+    It is made under a hidden name and then put in its place, so the path never holds half of one.
 
     Parameters
     ----------
@@ -60,11 +67,15 @@ def create(
         Unit of time.
     block : int
         Frames that are written together.
+    checkpoint : Checkpoint or None
+        Where the run stands before its first frame; None: the file has no checkpoints.
+    force : bool
+        Whether a file that is there is replaced.
 
     Returns
     -------
-    h5py.File
-        Open, in SWMR mode; datasets can grow, nothing can be added.
+    int
+        The claim to write the file, see :func:`~nlsim.record.lock.claim`.
 
     Raises
     ------
@@ -72,43 +83,111 @@ def create(
         The folder or the file cannot be used, or the channels do not fit together; nothing is left behind.
     """
     sizes = dimension_sizes(channels, coordinates)
-    file = _create_empty(path)
+    tensors = None if checkpoint is None else storable(checkpoint.tensors)
+    _refuse_place(path, force=force)
+    new = _beside(path, "new")
     try:
-        with netcdf(file) as root:
-            root.dimensions = {fmt.TIME: None, **sizes}
-            root.attrs.update(_own_attributes())
-            root.attrs.update(attributes)
-            # NaN marks a frame whose values are flushed and whose time is not yet
-            time = root.create_variable(fmt.TIME, (fmt.TIME,), "f8", chunks=(_CHUNK_FRAMES,), fillvalue=math.nan)
-            time.attrs.update({"units": time_units, "long_name": "time"})
-            for coordinate in coordinates:
-                _define_coordinate(root, coordinate)
-            for channel in channels:
-                _define_channel(root, channel, coordinates, block)
-        file.flush()
+        with h5py.File(new, "w", libver=fmt.LIBVER, track_order=True) as file:
+            with netcdf(file) as root:
+                root.dimensions = {fmt.TIME: None, **sizes}
+                root.attrs.update(own_attributes())
+                root.attrs.update(attributes)
+                # NaN marks a frame whose values are flushed and whose time is not yet
+                time = root.create_variable(fmt.TIME, (fmt.TIME,), "f8", chunks=(_CHUNK_FRAMES,), fillvalue=math.nan)
+                time.attrs.update({"units": time_units, "long_name": "time"})
+                for coordinate in coordinates:
+                    _define_coordinate(root, coordinate)
+                for channel in channels:
+                    _define_channel(root, channel, coordinates, block)
+                if tensors is not None:
+                    define_checkpoint(root, tensors)
+            if checkpoint is not None:
+                CheckpointWriter(file).write(checkpoint)
+        return _put(new, path, force=force)
+    except OSError as error:
+        raise RunFileError(
+            f"The run file cannot be created: {error}",
+            where=str(path),
+            advice="Choose another --out, in a folder that you may write to.",
+        ) from error
+    finally:
+        with suppress(OSError):
+            new.unlink()
+
+
+def begin(path: Path) -> h5py.File:
+    """Open a closed run file in single-writer-multiple-reader mode; arrays can grow, nothing can be added."""
+    file = h5py.File(path, "r+", libver=fmt.LIBVER)
+    try:
         file.swmr_mode = True
     except BaseException:
         file.close()
-        path.unlink()
         raise
     return file
 
 
-@contextmanager
-def replaced(path: Path) -> Iterator[h5netcdf.File]:
-    """Change a closed file by changing a copy that then takes its place.
+def exchange(path: Path, descriptor: int, change: Callable[[h5py.File], None]) -> int:
+    """Change a closed or abandoned file by changing a copy that then takes its place.
 
     At any instant the path holds a file that opens, and readers of the old one are not disturbed. Cost: one
     copy of the file, in time and for a moment in space.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    descriptor : int
+        The claim to write it; it is given back.
+    change : callable
+        What is done to the copy, open for writing.
+
+    Returns
+    -------
+    int
+        The claim to write what is there now.
+
+    Raises
+    ------
+    RunFileError
+        The file has been taken away.
     """
-    copy = path.with_name(f".{path.name}.{os.getpid()}.closing")
     try:
-        shutil.copyfile(path, copy)
-        with h5py.File(copy, "r+", libver=fmt.LIBVER) as file, netcdf(file) as root:
-            yield root
-        copy.replace(path)
+        refuse_if_gone(path, descriptor)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.closing"):
+            left.unlink(missing_ok=True)  # by a writer that was killed here
+        copy = _beside(path, "closing")
+        try:
+            shutil.copy(path, copy)
+            if read_superblock(copy).is_live:
+                take_off_marks(copy)
+            with h5py.File(copy, "r+", libver=fmt.LIBVER) as file:
+                change(file)
+            new = claim(copy)
+            try:
+                os.fsync(new)
+                copy.replace(path)
+            except BaseException:
+                os.close(new)
+                raise
+            return new
+        finally:
+            copy.unlink(missing_ok=True)
     finally:
-        copy.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def refuse_if_gone(path: Path, descriptor: int) -> None:
+    """Refuse to go on when the file that is claimed is no longer at its path."""
+    try:
+        there = os.stat(path)
+    except OSError:
+        there = None
+    if there is None or not os.path.samestat(there, os.fstat(descriptor)):
+        raise RunFileError(
+            "The run file was taken away while it was written.",
+            where=str(path),
+            advice="The frames written before are in the file that was moved; nlsim recover makes it plain.",
+        )
 
 
 def frames_per_block(channels: Sequence[ChannelSpec]) -> int:
@@ -117,33 +196,8 @@ def frames_per_block(channels: Sequence[ChannelSpec]) -> int:
     return max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // max(frame, 1)))
 
 
-def _create_empty(path: Path) -> h5py.File:
-    if not os.path.isdir(path.parent):
-        raise RunFileError(
-            "The folder of the run file does not exist.",
-            where=str(path.parent),
-            advice="Create it, or choose another --out.",
-        )
-    try:
-        # closing the run renames a file, so the folder itself must be writable
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise PermissionError("the folder is not writable")
-        return h5py.File(path, "x", libver=fmt.LIBVER, track_order=True)
-    except FileExistsError:
-        raise RunFileError(
-            "This file exists already; a run never overwrites one.",
-            where=str(path),
-            advice="Choose another --out, or pass --force to replace it.",
-        ) from None
-    except OSError as error:
-        raise RunFileError(
-            f"The run file cannot be created: {error}",
-            where=str(path),
-            advice="Choose another --out, in a folder that you may write to.",
-        ) from error
-
-
-def _own_attributes() -> dict[str, Any]:
+def own_attributes() -> dict[str, Any]:
+    """Return the root attributes of a file whose run is going in this process, as they are stored."""
     own = {
         "Conventions": fmt.CONVENTIONS,
         fmt.SCHEMA_ATTRIBUTE: fmt.SCHEMA,
@@ -154,6 +208,68 @@ def _own_attributes() -> dict[str, Any]:
         fmt.WRITER_PID: os.getpid(),
     }
     return stored_attributes(own)
+
+
+def _refuse_place(path: Path, *, force: bool) -> None:
+    if not os.path.isdir(path.parent):
+        raise RunFileError(
+            "The folder of the run file does not exist.",
+            where=str(path.parent),
+            advice="Create it, or choose another --out.",
+        )
+    if os.path.lexists(path) and not force:
+        raise _there_already(path)
+    if os.path.isdir(path):
+        raise RunFileError("A folder is in the place of the run file.", where=str(path), advice="Choose another --out.")
+    # closing the run renames a file, so the folder itself must be writable
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise RunFileError(
+            "The run file cannot be created: the folder is not writable.",
+            where=str(path.parent),
+            advice="Choose another --out, in a folder that you may write to.",
+        )
+
+
+def _there_already(path: Path) -> RunFileError:
+    return RunFileError(
+        "This file exists already; a run never overwrites one.",
+        where=str(path),
+        advice="Choose another --out, or pass --force to replace it.",
+    )
+
+
+def _put(new: Path, path: Path, *, force: bool) -> int:
+    """Put a file in its place, claimed already, and return the claim."""
+    before = claim(path) if force and path.is_file() else None  # a file that is being written is not replaced
+    try:
+        descriptor = claim(new)
+        try:
+            if force:
+                new.replace(path)
+            else:
+                _link(new, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+    finally:
+        if before is not None:
+            os.close(before)
+
+
+def _link(new: Path, path: Path) -> None:
+    try:
+        os.link(new, path)  # which never replaces a file
+    except FileExistsError:
+        raise _there_already(path) from None
+    except OSError:  # a file system without links
+        if os.path.lexists(path):
+            raise _there_already(path) from None
+        new.replace(path)
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{what}")
 
 
 def _define_channel(
@@ -199,7 +315,7 @@ def _define_coordinate(root: h5netcdf.File, coordinate: CoordinateSpec) -> None:
 def _chunk(channel: ChannelSpec, block: int) -> tuple[int, ...]:
     """Return one block, or as many halves of one as keep a chunk within 1 MiB (HDF5's cache)."""
     chunk = [block, *channel.shape]
-    while math.prod(chunk) * channel.dtype.itemsize > _CHUNK_BYTES:
+    while math.prod(chunk) * channel.dtype.itemsize > fmt.CHUNK_BYTES:
         longest = chunk.index(max(chunk))
         chunk[longest] = -(-chunk[longest] // 2)
     return tuple(chunk)

@@ -27,6 +27,9 @@ the order they were asked for, and a NaN time marks a frame that was not finishe
 LIBVER: Final = ("v110", "v110")
 """Bounds of the HDF5 format: the oldest that a live file can have."""
 
+CHUNK_BYTES: Final = 2**20
+"""The largest chunk of an array, HDF5's cache; a reader refuses larger ones."""
+
 TIME: Final = "time"
 CHECKPOINT: Final = "checkpoint"
 
@@ -63,6 +66,11 @@ def variable_name(channel: str) -> str:
             allowed="letters, digits and '_', in parts joined by '/', with a letter first",
         )
     return channel.replace("/", "_")
+
+
+def is_channel_name(name: str) -> bool:
+    """Whether a channel can have this name."""
+    return bool(_CHANNEL_NAME.fullmatch(name))
 
 
 def selected_dimension(variable: str, dim: str) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
-import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,14 +16,12 @@ import xarray as xr
 
 from nlsim.errors import RunFileError
 from nlsim.record import format as fmt
+from nlsim.record.guard import refuse_foreign
+from nlsim.record.lock import has_writer, is_claimed
+from nlsim.record.superblock import Unmarked, read_superblock
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.05
-_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
-_SUPERBLOCK: Final = struct.Struct("<8xB2xB16xQ")
-"""Of an HDF5 superblock of version 3: its version, its flags, and the size that the file should have."""
-_SWMR_WRITER: Final = 0b100
-_NETCDF_ATTRIBUTES: Final = frozenset({"DIMENSION_LIST", "REFERENCE_LIST"})
 
 
 def open_run(path: str | Path) -> xr.Dataset:
@@ -45,33 +42,27 @@ def open_run(path: str | Path) -> xr.Dataset:
     Raises
     ------
     RunFileError
-        No such file; not HDF5; not a run file; written by a newer nlsim; or holding links to other files or
-        objects that are neither numbers nor text.
+        No such file; not HDF5; not a run file; damaged; written by a newer nlsim; or holding links to other
+        files, objects that are neither numbers nor text, or arrays larger than the file can hold.
 
     Notes
     -----
-    A file without an ending is ``running`` while the process that writes it lives, ``interrupted`` when it
-    is gone; from another machine that cannot be seen, and the state is ``running``. Cost: the attributes
-    and the times are read.
+    A file without an ending is ``running`` while a process writes it, ``interrupted`` when that is gone; from
+    another machine that cannot be seen, and the state is ``running``. Cost: the attributes and the times are
+    read.
     """
     path = Path(path)
     for _ in range(_TRIES):
-        with open_hdf5(path) as file:
-            is_live = bool(file.swmr_mode)
+        with open_hdf5(path):
+            pass  # it is one of ours, and harmless
         try:
-            dataset = xr.open_dataset(
-                path,
-                engine="h5netcdf",
-                decode_times=False,
-                decode_timedelta=False,
-                driver_kwds={"swmr": True} if is_live else None,
-            )
-        except (OSError, ValueError, KeyError) as error:
-            # the writer added a block, or put the closed file in its place, between two of our reads
+            return _open_dataset(path)
+        except Exception as error:  # a damaged file can make the libraries raise anything
             reason = error
-            time.sleep(_PAUSE)
-            continue
-        return _whole_frames(dataset)
+        if not is_claimed(path):
+            break
+        # the writer added a block, or put the closed file in its place, between two of our reads
+        time.sleep(_PAUSE)
     raise RunFileError(f"This run file cannot be read: {reason}", where=str(path)) from reason
 
 
@@ -96,8 +87,17 @@ def scenario_text(dataset: xr.Dataset) -> str:
 
 
 @contextmanager
-def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
+def open_hdf5(path: str | Path, *, is_mine: bool = False) -> Iterator[h5py.File]:
     """Open a run file for reading as HDF5, once it is known to be one of ours and harmless.
+
+    Every reading of a run file begins here.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    is_mine : bool
+        Whether it is the caller who holds the claim to write it, and is not writing.
 
     Raises
     ------
@@ -107,111 +107,77 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     path = Path(path)
     if not os.path.isfile(path):
         raise RunFileError("There is no such run file.", where=str(path))
-    file = _open_any(path)
-    try:
-        _refuse_foreign(file, str(path))
-        yield file
-    finally:
-        file.close()
-
-
-def _open_any(path: Path) -> h5py.File:
     for _ in range(_TRIES):
         try:
-            return h5py.File(path, "r", swmr=_has_live_writer(path))
+            file, source = _open_file(path, is_mine=is_mine)
         except OSError as error:
             reason = error
-        time.sleep(_PAUSE)
-    raise RunFileError(f"This run file cannot be opened: {reason}", where=str(path)) from reason
+        else:
+            break
+        if is_mine or not is_claimed(path):
+            raise RunFileError(f"This run file cannot be opened: {reason}", where=str(path)) from reason
+        time.sleep(_PAUSE)  # its writer is at work
+    else:
+        raise RunFileError(f"This run file cannot be opened: {reason}", where=str(path)) from reason
+    with file, source:
+        try:
+            refuse_foreign(file, str(path), os.path.getsize(path))
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise RunFileError(f"This run file is damaged: {error}", where=str(path)) from error
+        yield file
 
 
-def _has_live_writer(path: Path) -> bool:
-    """Whether the file is being written, or was when its process was killed.
+def _open_file(path: Path, *, is_mine: bool) -> tuple[h5py.File, AbstractContextManager[Any]]:
+    """Return an open file, and what is to be closed after it."""
+    manner = _manner(path, is_mine=is_mine)
+    if manner is not _Manner.LEFT:
+        return h5py.File(path, "r", swmr=manner is _Manner.LIVE), nullcontext()
+    source = Unmarked(path)
+    try:
+        return h5py.File(source, "r"), source
+    except BaseException:
+        source.close()
+        raise
 
-    Read from the superblock, because the SWMR mode cannot be tried on any file: given a damaged one, HDF5
-    waits, each time twice as long, for a writer to repair it.
-    """
-    with open(path, "rb") as file:
-        head = file.read(_SUPERBLOCK.size)
-        size = file.seek(0, os.SEEK_END)
-    if len(head) < _SUPERBLOCK.size or not head.startswith(_SIGNATURE):
-        raise RunFileError(
-            "This is not an HDF5 file, so not a run file.",
-            where=str(path),
-            advice="Run files are what 'nlsim run' writes; scenarios are TOML.",
+
+def _open_dataset(path: Path) -> xr.Dataset:
+    """Open a file that is harmless with xarray, its whole frames only."""
+    manner = _manner(path)
+    with ExitStack() as closing:
+        source: Any = closing.enter_context(Unmarked(path)) if manner is _Manner.LEFT else path
+        driver = {"swmr": True} if manner is _Manner.LIVE else None
+        dataset = closing.enter_context(
+            xr.open_dataset(source, engine="h5netcdf", decode_times=False, decode_timedelta=False, driver_kwds=driver)
         )
-    version, flags, end = _SUPERBLOCK.unpack(head)
-    is_live = version >= 3 and bool(flags & _SWMR_WRITER)
-    if is_live and size < end:
-        raise OSError(f"it is cut short: {size} of {end} bytes")
-    return is_live
+        whole = _whole_frames(dataset, path)
+        whole.set_close(closing.pop_all().close)
+        return whole
 
 
-def _refuse_foreign(file: h5py.File, path: str) -> None:
-    schema = file.attrs.get(fmt.SCHEMA_ATTRIBUTE)
-    if not isinstance(schema, int | np.integer):
-        raise RunFileError(
-            "This is an HDF5 file, but not a run file of nlsim.",
-            where=path,
-            allowed=f"a root attribute {fmt.SCHEMA_ATTRIBUTE}",
-        )
-    if schema > fmt.SCHEMA:
-        raise RunFileError(
-            "This run file was written by a newer nlsim.",
-            where=path,
-            given=f"schema {schema}",
-            allowed=f"up to {fmt.SCHEMA}",
-            advice="Install a newer nlsim.",
-        )
+class _Manner(Enum):
+    """How a file must be opened: closed properly, being written, or left by a writer that was killed."""
 
-    # a fault is returned, not raised: h5py does not let an exception through a visit of links
-    fault = file.visititems_links(_fault_of_link) or _fault_of_object("/", file)
-    fault = fault or file.visititems(_fault_of_object)
-    if fault is not None:
-        what, name = fault
-        raise RunFileError(
-            f"This run file holds {what}, which nlsim never writes; it is not read.", where=f"{path}: {name}"
-        )
+    CLOSED = 0
+    LIVE = 1
+    LEFT = 2
 
 
-def _fault_of_link(name: str, link: Any) -> tuple[str, str] | None:
-    return None if isinstance(link, h5py.HardLink) else ("a link to elsewhere", name)
+def _manner(path: Path, *, is_mine: bool = False) -> _Manner:
+    superblock = read_superblock(path)
+    if superblock.size < superblock.end:
+        raise OSError(f"it is cut short: {superblock.size} of {superblock.end} bytes")
+    if not superblock.is_live:
+        return _Manner.CLOSED
+    return _Manner.LEFT if is_mine or is_claimed(path) is False else _Manner.LIVE
 
 
-def _fault_of_object(name: str, thing: Any) -> tuple[str, str] | None:
-    if isinstance(thing, h5py.Dataset):
-        if thing.is_virtual or thing.external:
-            return "an array that lies in another file", name
-        if not _is_plain(thing.dtype):
-            return "an array of neither numbers nor text", name
-    for attribute in thing.attrs.keys() - _NETCDF_ATTRIBUTES:
-        if not _is_plain(thing.attrs.get_id(attribute).dtype):
-            return "an attribute of neither numbers nor text", f"{name}, attribute {attribute}"
-    return None
-
-
-def _is_plain(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind in "iuf" or h5py.check_string_dtype(dtype) is not None
-
-
-def _whole_frames(dataset: xr.Dataset) -> xr.Dataset:
+def _whole_frames(dataset: xr.Dataset, path: Path) -> xr.Dataset:
     """Drop the frames whose time is not written yet, and say which state the file is in."""
-    frames = int(np.isfinite(dataset[fmt.TIME].values).sum())
-    whole = dataset.isel({fmt.TIME: slice(0, frames)})  # keeps the arrays on disk, and how to close them
+    finite = np.isfinite(dataset[fmt.TIME].values)
+    frames = len(finite) if finite.all() else int(finite.argmin())
+    whole = dataset.isel({fmt.TIME: slice(0, frames)})  # keeps the arrays on disk
     host, pid = (whole.attrs.pop(name, None) for name in (fmt.WRITER_HOST, fmt.WRITER_PID))
-    if whole.attrs[fmt.STATE] == fmt.RUNNING and host == platform.node() and not _is_alive(pid):
+    if whole.attrs[fmt.STATE] == fmt.RUNNING and not has_writer(path, host, pid):
         whole.attrs[fmt.STATE] = whole.attrs[fmt.ENDING] = fmt.INTERRUPTED
         whole.attrs[fmt.ENDING_DETAIL] = "the process that wrote the file is gone"
     return whole
-
-
-def _is_alive(pid: Any) -> bool:
-    if os.name != "posix":
-        return True  # os.kill(pid, 0) would end the process
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

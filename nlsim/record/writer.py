@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
 from nlsim.errors import RunFileError
 from nlsim.record import format as fmt
 from nlsim.record.attribute import printable, root_attributes, stored_attributes
-from nlsim.record.checkpoint import storable, write_checkpoint
-from nlsim.record.definition import create, frames_per_block, replaced
+from nlsim.record.checkpoint import Checkpoint, CheckpointWriter, storable
+from nlsim.record.definition import begin, create, exchange, frames_per_block, netcdf, refuse_if_gone
 from nlsim.record.format import ChannelSpec
 from nlsim.record.layout import CoordinateSpec
+from nlsim.record.recover import refuse_other_channel, reopen
+from nlsim.record.trajectory import open_hdf5
 
 
 class RunWriter:
@@ -25,7 +30,8 @@ class RunWriter:
 
     Frames are buffered and written a block at a time. A frame is in the file once its time is: the block of
     every channel is flushed before its times, so a reader never sees half a frame, and a process killed at
-    any instant loses the frames that were not flushed and nothing else.
+    any instant loses the frames that were not flushed and nothing else. One writer a file: it is claimed by a
+    lock that the system takes back when the process is gone.
 
     Parameters
     ----------
@@ -41,6 +47,10 @@ class RunWriter:
         Unit of time.
     block_frames : int, optional
         Frames a block; by default as many as fill 1 MiB, between 1 and 256.
+    checkpoint : Checkpoint, optional
+        Where the run stands before its first frame; without it the file has no checkpoints.
+    force : bool, optional
+        Whether a file that is there is replaced; never one that is being written.
 
     Raises
     ------
@@ -62,25 +72,70 @@ class RunWriter:
         coordinates: Sequence[CoordinateSpec] = (),
         time_units: str = "1",
         block_frames: int | None = None,
+        checkpoint: Checkpoint | None = None,
+        force: bool = False,
     ) -> None:
         specs = tuple(channels)
-        self.path = Path(path)
-        self._specs = {spec.name: spec for spec in specs}
-        self._block = frames_per_block(specs) if block_frames is None else block_frames
-        if self._block < 1:
+        block = frames_per_block(specs) if block_frames is None else block_frames
+        if block < 1:
             raise RunFileError("A block holds at least one frame.", where="block_frames", given=block_frames)
-        self._file = create(
-            self.path,
+        path = Path(path)
+        descriptor = create(
+            path,
             specs,
             coordinates,
             root_attributes(attributes),
             time_units=time_units,
-            block=self._block,
+            block=block,
+            checkpoint=checkpoint,
+            force=force,
         )
+        self._begin(path, specs, descriptor, block)
+
+    @classmethod
+    def reopen(
+        cls, path: str | Path, channels: Iterable[ChannelSpec], attributes: Mapping[str, Any], *, force: bool = False
+    ) -> RunWriter:
+        """Go on writing a file whose run has stopped; its frames stay as they are.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        channels : iterable of ChannelSpec
+            Those of the file.
+        attributes : mapping
+            Root attributes that change, as for a new file.
+        force : bool
+            Whether a file that was begun on another machine, where its run may be going on, is taken all the same.
+
+        Raises
+        ------
+        RunFileError
+            Another run is writing the file, or its channels are others.
+        """
+        specs, path = tuple(channels), Path(path)
+        with open_hdf5(path) as file:
+            for spec in specs:
+                refuse_other_channel(file, spec, path)
+        descriptor = reopen(path, root_attributes(attributes), force=force)
+        writer = cls.__new__(cls)
+        writer._begin(path, specs, descriptor, frames_per_block(specs))
+        return writer
+
+    def _begin(self, path: Path, specs: tuple[ChannelSpec, ...], descriptor: int, block: int) -> None:
+        self.path, self._claim, self._block = path, descriptor, block
+        self._specs = {spec.name: spec for spec in specs}
+        try:
+            self._file = begin(path)
+        except OSError as error:
+            os.close(descriptor)
+            raise RunFileError(f"The run file cannot be written: {error}", where=str(path)) from error
+        self._checkpoints = CheckpointWriter(self._file) if fmt.CHECKPOINT in self._file else None
         self._buffers = {s.name: np.empty((self._block, *s.shape), s.dtype) for s in specs}
         self._times = np.empty(self._block)
-        self._last = -math.inf
-        self._written = 0
+        self._written = len(self._file[fmt.TIME])
+        self._last = float(self._file[fmt.TIME][-1]) if self._written else -math.inf
         self._waiting = 0
         self._closed = False
 
@@ -88,6 +143,11 @@ class RunWriter:
     def frames(self) -> int:
         """Number of frames taken so far, written or waiting."""
         return self._written + self._waiting
+
+    @property
+    def waiting(self) -> int:
+        """Number of frames that are not written yet."""
+        return self._waiting
 
     def append(self, time: float, values: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take one frame; its values are copied.
@@ -142,28 +202,59 @@ class RunWriter:
         self._refuse_if_closed()
         if not self._waiting:
             return
-        begin, end = self._written, self.frames
-        try:
+        first, end = self._written, self.frames
+        with self._writing():
             for name, spec in self._specs.items():
-                self._extend(spec.variable, begin, end, self._buffers[name])
+                self._extend(spec.variable, first, end, self._buffers[name])
             self._file.flush()
-            self._extend(fmt.TIME, begin, end, self._times)  # only now do the frames exist for a reader
+            self._extend(fmt.TIME, first, end, self._times)  # only now do the frames exist for a reader
             self._file.flush()
+        self._written, self._waiting = end, 0
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """Write the waiting frames, and then where the run stands; a kill loses neither.
+
+        Parameters
+        ----------
+        checkpoint : Checkpoint
+            The state after the last frame taken, before any that is to come; of the kind given at first.
+
+        Raises
+        ------
+        RunFileError
+            The file has no checkpoints or other tensors, cannot be written, or was taken away.
+        """
+        self.flush()
+        self._write_checkpoint(checkpoint)
+
+    def _write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        if self._checkpoints is None:
+            raise RunFileError(
+                "This run file has no place for checkpoints.",
+                where=str(self.path),
+                advice="Give the first one when the file is made.",
+            )
+        with self._writing():
+            self._checkpoints.write(checkpoint)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        refuse_if_gone(self.path, self._claim)
+        try:
+            yield
         except OSError as error:
             raise RunFileError(
                 f"The run file cannot be written: {error}",
                 where=str(self.path),
-                advice=f"Is the disk full? The first {begin} frames are in the file.",
+                advice=f"Is the disk full? The first {self._written} frames are in the file.",
             ) from error
-        self._written, self._waiting = end, 0
 
     def close(
         self,
         ending: str,
         detail: str = "",
         attributes: Mapping[str, Any] | None = None,
-        checkpoint: Mapping[str, npt.NDArray[Any]] | None = None,
-        checkpoint_attributes: Mapping[str, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         """Write the waiting frames, then how the run ended and the state it ended in.
 
@@ -176,10 +267,8 @@ class RunWriter:
             One sentence more.
         attributes : mapping, optional
             Further root attributes, such as the wall time.
-        checkpoint : mapping of str to array, optional
-            Every tensor of the state by its name, such as ``"activity/1"``; kept exactly.
-        checkpoint_attributes : mapping, optional
-            Attributes of the checkpoint, such as ``time`` and ``steps``.
+        checkpoint : Checkpoint, optional
+            The state in which the run ended.
 
         Raises
         ------
@@ -192,10 +281,9 @@ class RunWriter:
         The ending is written to a copy that then takes the place of the file: at any instant the path
         holds a file that opens. Cost: one copy of the file, in time and for a moment in space.
         """
+        self._refuse_if_closed()
         if not ending:
             raise RunFileError("A run needs an ending.", where="ending", given=ending)
-        tensors = None if checkpoint is None else storable(checkpoint)
-        further = stored_attributes(checkpoint_attributes)
         final = root_attributes(attributes) | stored_attributes(
             {
                 fmt.STATE: fmt.INTERRUPTED if ending == fmt.INTERRUPTED else fmt.COMPLETE,
@@ -203,23 +291,43 @@ class RunWriter:
                 fmt.ENDING_DETAIL: detail,
             }
         )
+        if checkpoint is not None:
+            storable(checkpoint.tensors)  # what cannot be kept is refused while the file is still open
+
+        def end(file: h5py.File) -> None:
+            with netcdf(file) as root:
+                for name in (fmt.WRITER_HOST, fmt.WRITER_PID):
+                    del root.attrs[name]
+                root.attrs.update(final)
+
         try:
             self.flush()
-        finally:
-            self._closed = True
-            self._file.close()
+            if checkpoint is not None:
+                self._write_checkpoint(checkpoint)
+        except BaseException:
+            self._let_go()
+            raise
+        self._closed = True
         try:
-            with replaced(self.path) as root:
-                del root.attrs[fmt.WRITER_HOST], root.attrs[fmt.WRITER_PID]
-                root.attrs.update(final)
-                if tensors is not None:
-                    write_checkpoint(root, tensors, further)
+            self._file.close()
+            self._claim = exchange(self.path, self._claim, end)
+            os.close(self._claim)
         except OSError as error:
             raise RunFileError(
                 f"The ending of the run cannot be written: {error}",
                 where=str(self.path),
-                advice="Every frame is in the file; only its ending and checkpoint are missing.",
+                advice="Every frame and the last state are in the file; nlsim resume writes the ending.",
             ) from error
+
+    def _let_go(self) -> None:
+        """Close the file as it stands; what HDF5 could not write it will not write now either."""
+        self._closed = True
+        try:
+            self._file.close()
+        except (OSError, RuntimeError):
+            pass
+        finally:
+            os.close(self._claim)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 """Okabe & Ito's colours."""
 
-CYCLE: Final = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, GREY)
+CYCLE: Final = (BLUE, RED, ORANGE, GREEN, SKY, PURPLE, GREY)
 """Colours of lines in their order; neighbours differ in lightness too, so that grey print tells them apart."""
 
 DASHES: Final[tuple[Any, ...]] = ("-", "--", "-.", ":")

@@ -43,13 +43,13 @@ def gate_signal(signal: Signal, mask: Mask, *, has_bias: bool) -> tuple[Signal, 
 
 
 def check_mask(source: LoadedScenario) -> None:
-    """Refuse a mask where there are no inputs to be seen, and sensors that are not there."""
+    """Refuse a mask where there are no inputs to be seen, sensors that are not there, and rules that divide by 0."""
     values = source.values
     if values.mask is None:
         return
     where = source.where("mask", "name")
     system, signal = values.system, values.signal
-    if isinstance(signal, model.Target) or not isinstance(system, model.Learner):
+    if isinstance(signal, model.Target) or isinstance(system, model.Follower):
         raise ScenarioError(
             "There are no inputs to be masked.",
             where=where,
@@ -57,7 +57,7 @@ def check_mask(source: LoadedScenario) -> None:
             allowed="signals with inputs: samples, sinusoids",
             advice="Leave out [mask].",
         )
-    if isinstance(system.network, model.Graph):
+    if isinstance(system, model.Learner) and isinstance(system.network, model.Graph):
         raise ScenarioError(
             "Masked inputs are for layered networks.",
             where=where,
@@ -65,7 +65,7 @@ def check_mask(source: LoadedScenario) -> None:
             allowed="network.layers",
             advice="A neuron of a graph has inputs from its neighbours too, which no mask hides.",
         )
-    sensors = system.network.layers[0]
+    sensors = _sensors(system)
     if isinstance(values.mask, model.Outages):
         for position, outage in enumerate(values.mask.outages):
             missing = [] if outage.sensors == "all" else [each for each in outage.sensors if each >= sensors]
@@ -76,3 +76,31 @@ def check_mask(source: LoadedScenario) -> None:
                     given=missing[0],
                     allowed=f"0 to {sensors - 1}",
                 )
+    _check_normalisers(source)
+
+
+def _check_normalisers(source: LoadedScenario) -> None:
+    """Refuse a blackout where errors are divided by n = ‖(m ⊙ u, μ)‖² without an ε: nothing seen makes n = 0."""
+    values = source.values
+    if isinstance(values.mask, model.Outages):
+        is_certain = any(each.sensors == "all" for each in values.mask.outages)
+    else:
+        is_certain = values.mask is not None and values.mask.rate == 0.0
+    for table, kind in (("precision", model.StepPrecision), ("update", model.NormalisedLeastMeanSquares)):
+        part = getattr(values.system, table, None)
+        if is_certain and isinstance(part, kind) and part.epsilon == 0.0:
+            raise ScenarioError(
+                "Where nothing is seen, this rule divides by 0.",
+                where=source.where("system", table, "epsilon"),
+                given=f"{part.name} with epsilon = 0, and a time in which all inputs are missing",
+                allowed="epsilon > 0",
+                advice=f"Set system.{table}.epsilon = 1e-3, or leave one sensor on.",
+            )
+
+
+def _sensors(system: model.Learner | model.Responder) -> int:
+    """Return how many inputs a mask speaks of."""
+    if isinstance(system, model.Responder):
+        return system.inputs
+    assert isinstance(system.network, model.Layers)
+    return system.network.layers[0]

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nlsim.scenario.load import LoadedScenario
+
+DECISIVE = ("versions", "git_revision", "platform", "device", "device_name", "cpu_capability", "dtype", "threads")
+"""What must be the same for a run to go on to the bit."""
+
+_IRRELEVANT = ("h5py", "h5netcdf")
+"""Packages that write numbers and make none."""
 
 _PACKAGES = ("nlsim", "torch", "torchdiffeq", "numpy", "h5py", "h5netcdf", "scikit-learn", "mlxtend")
 
@@ -24,11 +32,33 @@ def provenance(source: LoadedScenario, device: torch.device) -> dict[str, str | 
         "git_revision": revision(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "dtype": numerics.dtype,
         "threads": numerics.threads,
         "seed": source.values.seed,
         "compiled": "no",
     }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in which of the decisive facts two runs differ, one a line: what it was, what it is."""
+    found = []
+    for fact in DECISIVE:
+        was, is_now = str(before.get(fact, "not said")), str(now.get(fact, "not said"))
+        if fact == "versions":
+            then, these = _packages(was), _packages(is_now)
+            found += [
+                f"{name} was {then.get(name, 'not said')}, is {these.get(name, 'not said')}"
+                for name in {**then, **these}
+                if then.get(name) != these.get(name) and name not in _IRRELEVANT
+            ]
+        elif was != is_now:
+            found.append(f"{fact} was {was}, is {is_now}")
+    return found
+
+
+def _packages(versions: str) -> dict[str, str]:
+    return dict(part.partition(" ")[::2] for part in versions.split("; "))
 
 
 def _version(name: str) -> str:

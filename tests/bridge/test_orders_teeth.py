@@ -8,7 +8,6 @@ import pytest
 import torch
 from support.teeth import Check, Damage, Patch, assert_seen
 
-from nlsim.systems.inference import flow
 from nlsim.systems.inference.flow import ActivityFlow
 from nlsim.systems.inference.precision import StepPrecision
 from nlsim.systems.inference.update import NormalisedLeastMeanSquares
@@ -34,13 +33,13 @@ def scale_precisions(patch: Patch) -> None:
 
 
 def weaken_feedback(patch: Patch) -> None:
-    original = ActivityFlow._couplings
+    original = ActivityFlow.couplings
 
-    def weaker(self: ActivityFlow, layer: int, seen: flow.Settling) -> tuple:
-        own, feed, restore, decay = original(self, layer, seen)
+    def weaker(self: ActivityFlow, *given: object) -> tuple:
+        own, feed, restore, decay = original(self, *given)
         return own, 0.99 * feed, restore, decay
 
-    patch.setattr(ActivityFlow, "_couplings", weaker)
+    patch.setattr(ActivityFlow, "couplings", weaker)
 
 
 def shorten_jump(patch: Patch) -> None:

@@ -61,11 +61,11 @@ def record(tmp_path: Path) -> Callable[..., Recorded]:
     ) -> Recorded:
         values = frames_of(specs, count)
         times = np.cumsum(np.random.default_rng(SEED + 1).uniform(0.1, 1.0, count))
-        closing = {k: options.pop(k) for k in ("checkpoint", "checkpoint_attributes") if k in options}
+        checkpoint = options.get("checkpoint")
         with RunWriter(tmp_path / name, specs, attributes or {}, **options) as writer:
             for i, t in enumerate(times):
                 writer.append(t, {k: v[i] for k, v in values.items()})
-            writer.close(ending, **closing)
+            writer.close(ending, checkpoint=checkpoint)
         return Recorded(tmp_path / name, times, values)
 
     return write

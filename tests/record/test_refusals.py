@@ -202,7 +202,7 @@ def test_an_ending_that_cannot_be_written_keeps_the_frames(tmp_path: Path, monke
     def failing_run() -> None:
         with RunWriter(path, [X], {}) as writer:
             writer.append(0.0, {"x": np.ones(3)})
-            monkeypatch.setattr("shutil.copyfile", full)
+            monkeypatch.setattr("shutil.copy", full)
             _ = 1 / 0
 
     with pytest.raises(ZeroDivisionError) as caught:

@@ -14,7 +14,6 @@ import nlsim
 from nlsim.core.ending import Ending
 from nlsim.errors import RunFileError, ScenarioError
 from nlsim.scenario.load import LoadedScenario, load_scenario, parse_scenario
-from nlsim.simulation import run as run_module
 from nlsim.simulation.build import build
 from nlsim.simulation.check import distinct, grid, is_multiple
 from nlsim.simulation.run import run, threads
@@ -128,15 +127,15 @@ def test_existing_file_is_refused_and_kept(source: LoadedScenario, tmp_path: Pat
     assert (tmp_path / "a.nc").read_text() == "mine"
 
 
-def test_forced_file_is_put_back_when_its_successor_cannot_be_created(
+def test_a_forced_file_stays_when_its_successor_cannot_be_made(
     source: LoadedScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.nc").write_text("mine")
 
     def refuse(*_: object) -> None:
-        raise RunFileError("The disk is full.")
+        raise OSError("The disk is full.")
 
-    monkeypatch.setattr(run_module, "RunWriter", refuse)
+    monkeypatch.setattr("nlsim.record.definition.define_checkpoint", refuse)
     with pytest.raises(RunFileError, match="full"):
         run(source, tmp_path / "a.nc", force=True)
     assert (tmp_path / "a.nc").read_text() == "mine"
