@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def draw_free_energy(axes: Axes, data: xarray.Dataset) -> None:
-    """Draw the free energy, on a logarithmic axis where it is positive, and the loss that it bounds when recorded."""
+    """Draw the free energy, on a logarithmic axis where it is positive, and the loss when recorded."""
     energy = data["free_energy"]
     axes.plot(energy["time"].values, energy.values, lw=0.9, label="free energy F", **line_style(0))
     if "loss" in data:
