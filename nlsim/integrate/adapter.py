@@ -84,7 +84,8 @@ class AdaptiveRungeKutta:
         except (AssertionError, _StepTooSmallError) as failure:
             ending, detail = _ending(failure, flow)
             return Reached(state, t, 0, ending, f"{detail} between t = {t:.9g} and {until:.9g}")
-        return Reached(rebuild(state, [each[-1] for each in solution]), until, flow.accepted)
+        # copies: what follows must not depend on where in the memory of the library a tensor lies
+        return Reached(rebuild(state, [each[-1].clone() for each in solution]), until, flow.accepted)
 
 
 class _StepTooSmallError(Exception):

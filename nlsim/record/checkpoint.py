@@ -228,5 +228,5 @@ def _numbers(checkpoint: Checkpoint) -> dict[str, float | int]:
 def _checksum(stored: Mapping[str, npt.NDArray[Any]], numbers: Mapping[str, float | int], sequence: int) -> int:
     found = zlib.crc32(repr((sequence, sorted(numbers.items()))).encode())
     for name in sorted(stored):
-        found = zlib.crc32(memoryview(np.ascontiguousarray(stored[name]).reshape(-1).view(np.uint8)), found)
+        found = zlib.crc32(np.ascontiguousarray(stored[name]).tobytes(), found)
     return found

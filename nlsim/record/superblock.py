@@ -149,7 +149,7 @@ def lookup3(data: bytes) -> int:
     if not data:
         return c
     blocks = (len(data) - 1) // 12  # the last block, of up to twelve bytes, is mixed in another way
-    words = struct.unpack(f"<{3 * (blocks + 1)}I", data.ljust(12 * (blocks + 1), b"\0"))
+    words: tuple[int, ...] = struct.unpack(f"<{3 * (blocks + 1)}I", data.ljust(12 * (blocks + 1), b"\0"))
     for i in range(0, 3 * blocks, 3):
         a, b, c = (a + words[i]) & _WORD, (b + words[i + 1]) & _WORD, (c + words[i + 2]) & _WORD
         a = ((a - c) & _WORD) ^ turn(c, 4)

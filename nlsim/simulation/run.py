@@ -71,7 +71,7 @@ def loop_of(simulation: Simulation, *, stand: Stand | None = None) -> Loop[Any]:
         record_times=simulation.plan.times,
         start=0.0 if stand is None else stand.t,
         max_steps=values.max_steps,
-        steps=None if stand is None else stand.steps,
+        steps=None if stand is None or not stand.frames else stand.steps,  # else its first frame is still to come
     )
 
 

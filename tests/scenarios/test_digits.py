@@ -16,7 +16,7 @@ import nlsim
 from nlsim.record import channels
 from nlsim.report.figures import coarse_frames, draw_run, finest_stretch
 from nlsim.simulation.build import build
-from nlsim.simulation.run import Outcome
+from nlsim.simulation.recording import Outcome
 
 FRAMES = 171 + 1 + 51 - 1  # every 0.47 to 79.9, the end, and the window, one of whose frames (40.42) is both
 

@@ -10,7 +10,7 @@ import nlsim
 from nlsim.errors import NlsimError
 from nlsim.scenario.load import load_scenario
 from nlsim.simulation.build import build
-from nlsim.simulation.run import Outcome
+from nlsim.simulation.recording import Outcome
 
 EVERY = ["record.every=200", 'record.channels=["loss", "test_accuracy"]']
 DIGITS = ["until=4000", *EVERY, "signal.centred=true"]

@@ -27,7 +27,9 @@ def test_every_data_set_is_looked_at() -> None:
     assert set(PUBLISHED) == set(DATASETS)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "mnist")) for name in DATASETS]
+)
 def test_sizes_and_missing_values_are_those_published(name: str) -> None:
     data = load(name)
     holes = np.isnan(data.inputs)
