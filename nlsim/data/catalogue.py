@@ -176,7 +176,14 @@ class Split:
     test_labels: NDArray[np.int64]
 
 
-def split(data: LabelledData, test_fraction: float, order: NDArray[np.int64], *, is_centred: bool = False) -> Split:
+def split(
+    data: LabelledData,
+    test_fraction: float,
+    order: NDArray[np.int64],
+    *,
+    is_centred: bool = False,
+    is_scaled: bool = False,
+) -> Split:
     """Split samples in a given order: the first round(count·(1 − fraction)) train, the rest test.
 
     Parameters
@@ -189,10 +196,22 @@ def split(data: LabelledData, test_fraction: float, order: NDArray[np.int64], *,
         A permutation of the samples.
     is_centred : bool
         Subtract the mean of the training inputs, feature by feature, from all inputs; test samples
-        never enter the mean. A feature with a missing value has no mean; see
-        :class:`~nlsim.systems.masked.imputation.Standardised` for one of what was observed.
+        never enter the mean.
+    is_scaled : bool
+        Divide by their standard deviation likewise; a feature that does not vary is left as it is.
+
+    Notes
+    -----
+    Mean and deviation are those of the values that are there; a feature without any has mean 0 and deviation 1.
     """
     cut = round(len(data.labels) * (1 - test_fraction))
     train, test = order[:cut], order[cut:]
-    centre = data.inputs[train].mean(0) if is_centred and cut else np.zeros(data.inputs.shape[1])
-    return Split(data.inputs[train] - centre, data.labels[train], data.inputs[test] - centre, data.labels[test])
+    seen = np.ma.masked_invalid(data.inputs[train])
+    centre, scale = np.zeros(data.inputs.shape[1]), np.ones(data.inputs.shape[1])
+    if is_centred and cut:
+        centre = seen.mean(0).filled(0.0)
+    if is_scaled and cut:
+        scale = seen.std(0).filled(1.0)
+        scale[scale == 0.0] = 1.0
+    inputs = (data.inputs - centre) / scale
+    return Split(inputs[train], data.labels[train], inputs[test], data.labels[test])

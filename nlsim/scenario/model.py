@@ -37,6 +37,7 @@ from nlsim.scenario.masked import MaskedNeuron as MaskedNeuron
 from nlsim.scenario.masked import NeuMiss as NeuMiss
 from nlsim.scenario.masked import Responder as Responder
 from nlsim.scenario.masks import Mask as Mask
+from nlsim.scenario.masks import MissingValues as MissingValues
 from nlsim.scenario.masks import Outage as Outage
 from nlsim.scenario.masks import Outages as Outages
 from nlsim.scenario.masks import RandomMask as RandomMask

@@ -70,17 +70,18 @@ def check_data(source: LoadedScenario) -> None:
 
 def check_complete(source: LoadedScenario, data: LabelledData) -> None:
     """Refuse data with missing values where nothing masks them: NaN would spread over the whole state."""
-    if data.missing == 0:
+    masks = source.values.mask is not None
+    if data.missing == 0 or (masks and not isinstance(source.values.system, model.NeuMiss)):
         return
     incomplete = np.isnan(data.inputs)
     features = [name for name, count in zip(data.features, incomplete.sum(0), strict=True) if count]
     raise DataError(
-        "This data set has missing values, and this scenario masks none.",
+        "This data set has missing values, and this scenario has no use for them.",
         where=source.where("signal", "dataset"),
         given=f"{data.name}: {data.missing} values missing, in {int(incomplete.any(1).sum())} of {len(data.labels)} "
         f"samples ({', '.join(features)})",
         allowed=", ".join(name for name, each in DATASETS.items() if each.is_complete),
-        advice="Take a complete data set, or load this one in Python and use nlsim.systems.masked.",
+        advice="Mask what is missing: a table [mask] with name = 'missing_values'; neumiss wants complete data.",
     )
 
 

@@ -13,10 +13,9 @@ from nlsim.core.system import Signal
 from nlsim.errors import ScenarioError
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
-from nlsim.simulation.masks import make_mask
+from nlsim.simulation.masks import masked_signal
 from nlsim.simulation.signals import Driven, held_samples, samples_shown, sinusoids
 from nlsim.systems.masked.entries import ResponderEntry
-from nlsim.systems.masked.signal import MaskedSignal
 from nlsim.systems.signals import HeldSamples
 
 
@@ -46,8 +45,7 @@ class Responder:
         scenario, signal = self.source.values, self.signal
         if scenario.mask is not None:
             samples = samples_shown(scenario.signal)
-            mask = make_mask(scenario.mask, self.values.inputs, samples, scenario.seed, like)
-            signal = MaskedSignal(signal, (mask,))
+            signal = masked_signal(scenario.mask, signal, self.values.inputs, samples, scenario.seed, like)
         return Driven(signal, self.system.initial_state(signal.piece(0.0)(0.0)), {})
 
 

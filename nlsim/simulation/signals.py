@@ -64,7 +64,7 @@ def held_samples(source: LoadedScenario, chosen: model.Samples, like: Tensor) ->
     check_complete(source, data)
     check_widths(source, data.inputs.shape[1], len(data.classes))
     order = generator(seed, "split").permutation(len(data.labels))
-    parts = split(data, chosen.test_fraction, order, is_centred=chosen.centred)
+    parts = split(data, chosen.test_fraction, order, is_centred=chosen.centred, is_scaled=chosen.scaled)
     check_parts(source, len(parts.train_labels), len(parts.test_labels))
 
     def tensors(inputs: Any, labels: Any) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from nlsim.errors import NlsimError
 from nlsim.systems.masked import module
@@ -245,5 +246,48 @@ def test_variables_without_columns_are_refused(columns: list[int]) -> None:
 
 def test_repr_says_what_it_is() -> None:
     assert repr(MaskedLinear(3, 2, False, is_compensated=True)) == (
-        "MaskedLinear(in_features=3, out_features=2, bias=False, is_compensated=True)"
+        "MaskedLinear(in_features=3, out_features=2, bias=False, is_compensated=True, has_shares=False)"
     )
+
+
+@pytest.mark.parametrize("kind", ["complete", "NaN", "mask"])
+@pytest.mark.parametrize("leading", [(), (2,)])
+def test_autocast_decides_the_dtype_whatever_the_data_are(kind, leading):
+    layer = MaskedLinear(5, 3)
+    values = torch.randn(*leading, 4, 5)
+    holed = values if kind == "complete" else values.masked_fill(torch.arange(5) == 2, float("nan"))
+    given = (torch.arange(5) != 2,) if kind == "mask" else ()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, half = layer(holed, *given), layer(holed.bfloat16(), *given)
+    assert found.dtype == half.dtype == torch.bfloat16
+    # sums of five products below 4, each rounded to eight bits
+    torch.testing.assert_close(found.float(), layer(holed, *given), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("kind", ["NaN", "mask"])
+def test_forward_mode_derivatives_are_those_of_backward_mode(kind):
+    layer = MaskedLinear(5, 3, dtype=torch.float64)
+    values, tangent = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+    seen = torch.arange(5) != 2
+    holed = values.masked_fill(~seen, float("nan"))
+    given = (seen,) if kind == "mask" else ()
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(layer(forward_ad.make_dual(holed, tangent), *given)).tangent
+    # a masked layer is affine in what is seen
+    torch.testing.assert_close(found, (tangent * seen) @ layer.weight.detach().T, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("mask", "given"),
+    [([1, 0, 1], "list"), (torch.ones(4), "(4,)"), (torch.ones(3, 3), "(3, 3)"), (torch.ones(1, 2, 3), "(1, 2, 3)")],
+)
+def test_a_mask_that_does_not_fit_is_refused(mask, given):
+    with pytest.raises(NlsimError) as caught:
+        MaskedLinear(3, 2)(torch.ones(2, 3), mask)
+    assert caught.value.where == "mask"
+    assert given in str(caught.value.given)
+
+
+def test_a_layer_without_inputs_is_refused():
+    with pytest.raises(NlsimError):
+        MaskedLinear(0, 3)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import nlsim
-from nlsim.errors import ScenarioError
+from nlsim.data.catalogue import load, split
+from nlsim.errors import NlsimError, ScenarioError
 from nlsim.scenario.load import load_scenario
 from nlsim.simulation.build import build
 
@@ -117,3 +118,82 @@ def test_what_cannot_be_meant_is_refused(case: str) -> None:
 def test_the_schema_refuses_what_is_out_of_range(mask: str) -> None:
     with pytest.raises(ScenarioError):
         load_scenario("hamiltonian/digits", overrides=[mask])
+
+
+def test_what_is_missing_depends_on_the_seed(tmp_path: Path) -> None:
+    mask = 'mask={name="random", rate=0.3, interval=0.25}'
+    one, same, other = (run(tmp_path, *SHORT, mask, f"seed={seed}")["observed_fraction"] for seed in (1, 1, 2))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+EVERY = ["record.every=10", 'record.channels=["loss"]']
+LOWER, UPPER = list(range(40)), list(range(40, 64))
+DARK = {
+    "all at once": "[{sensors='all', start=1, stop=2}]",
+    "all by name": f"[{{sensors={[*LOWER, *UPPER]}, start=1, stop=2}}]",
+    "overlapping": f"[{{sensors={LOWER}, start=0, stop=5}}, {{sensors={UPPER}, start=3, stop=9}}]",
+}
+LIT = {
+    "one after another": f"[{{sensors={LOWER}, start=0, stop=3}}, {{sensors={UPPER}, start=3, stop=9}}]",
+    "after the end": "[{sensors='all', start=30, stop=40}]",
+}
+BP_PROX = (
+    'system={name="backpropagation_proximal", rate=0.1, network={layers=[64,32,10], output_activation="identity"}}'
+)
+IL_PROX = (
+    'system={name="inference", output="settled", update={name="nlms"}, '
+    'network={layers=[64,32,10], output_activation="identity"}}'
+)
+
+
+@pytest.mark.parametrize("system", [BP_PROX, IL_PROX], ids=["BP-prox", "IL-prox"])
+@pytest.mark.parametrize("outages", DARK)
+def test_rules_that_divide_by_what_is_seen_refuse_the_dark(outages: str, system: str) -> None:
+    changes = [system, "until=20", *EVERY, f"mask={{name='outages', outages={DARK[outages]}}}"]
+    with pytest.raises(ScenarioError, match="divides by 0"):
+        build(load_scenario("inference/digits", overrides=changes))
+    if system == BP_PROX:
+        build(load_scenario("inference/digits", overrides=[*changes, "system.epsilon=1e-3"]))
+
+
+@pytest.mark.parametrize("outages", LIT)
+def test_but_not_the_dusk(outages: str) -> None:
+    changes = [BP_PROX, "until=20", *EVERY, f"mask={{name='outages', outages={LIT[outages]}}}"]
+    build(load_scenario("inference/digits", overrides=changes))
+
+
+def test_a_table_with_missing_values_is_learned_from(tmp_path: Path) -> None:
+    outcome = nlsim.run(load_scenario("masked/biopsy"), tmp_path / "run.nc")
+    assert outcome.ending == "reached_end"
+    # 65.5 % of the samples are benign
+    assert outcome.last["test_accuracy"] > 0.9
+    with nlsim.open_run(outcome.path) as dataset:
+        fraction = dataset["observed_fraction"].to_numpy()
+    # one value of nine is missing in 16 of 699 samples: among 41 batches of 32 there are some, and no other kind
+    assert set(np.round(9 * fraction).astype(int).ravel()) == {8, 9}
+    assert np.allclose(9 * fraction, np.round(9 * fraction), atol=1e-5)
+
+
+def test_missing_values_without_a_mask_are_refused(tmp_path: Path) -> None:
+    text = (Path(nlsim.__file__).parents[1] / "scenarios" / "masked" / "biopsy.toml").read_text(encoding="utf-8")
+    plain = tmp_path / "plain.toml"
+    plain.write_text(text.replace('[mask]\nname = "missing_values"\n', ""), encoding="utf-8")
+    with pytest.raises(NlsimError) as caught:
+        build(load_scenario(str(plain)))
+    assert "missing_values" in str(caught.value.advice)
+
+
+def test_inputs_are_scaled_by_what_was_observed_in_training() -> None:
+    data = load("biopsy")
+    order = np.random.default_rng(0).permutation(len(data.labels))
+    parts = split(data, 0.4, order, is_centred=True, is_scaled=True)
+    count = len(parts.train_labels)
+    seen = np.ma.masked_invalid(data.inputs[order[:count]])
+    expected = (data.inputs[order] - seen.mean(0).filled()) / seen.std(0).filled()
+    assert np.array_equal(np.isnan(parts.train_inputs), seen.mask)
+    # some ten roundings of numbers below 4
+    both = np.concatenate((parts.train_inputs, parts.test_inputs))
+    assert np.allclose(both, expected, rtol=0, atol=1e-14, equal_nan=True)
+    assert np.abs(np.nanmean(parts.train_inputs, 0)).max() < 1e-13
+    assert np.abs(np.nanmean(parts.test_inputs, 0)).max() > 1e-3

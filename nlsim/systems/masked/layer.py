@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def observed(values: Tensor) -> Tensor:
@@ -38,8 +39,16 @@ def observed(values: Tensor) -> Tensor:
 
 
 def is_transformed() -> bool:
-    """Whether a transform of ``torch.func`` is at work, which knows no results written into given memory."""
-    return bool(torch._C._are_functorch_transforms_active())
+    """Whether a transform is at work that knows no results written into given memory.
+
+    Those of ``torch.func``, forward-mode differentiation, and autocast, which chooses the dtype of a result itself.
+    """
+    return bool(
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled("cuda")
+    )
 
 
 def as_number(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from nlsim.errors import NlsimError
 from nlsim.systems.masked.layer import affine, gate_and_count, is_transformed
 from nlsim.systems.masked.shares import check_shares
 
@@ -25,13 +26,43 @@ def is_known_complete(values: Tensor) -> bool:
     return total == total
 
 
+def check_mask(mask: object, values: Tensor) -> None:
+    """Refuse a mask that is no tensor, or whose shape does not broadcast to that of the values.
+
+    Its numbers are not looked at, which would cost a pass and a wait for the device.
+
+    Raises
+    ------
+    NlsimError
+        Saying which.
+    """
+    if not isinstance(mask, Tensor):
+        raise NlsimError(
+            "A mask is a tensor.",
+            where="mask",
+            given=type(mask).__name__,
+            allowed="torch.Tensor: boolean, integer 0 and 1, or floating in [0, 1]",
+            advice="Use torch.as_tensor(mask).",
+        )
+    shape, whole = tuple(mask.shape), tuple(values.shape)
+    fits = len(shape) <= len(whole) and all(m in (1, v) for m, v in zip(reversed(shape), reversed(whole), strict=False))
+    if not fits:
+        raise NlsimError(
+            "The mask does not fit the values.",
+            where="mask",
+            given=f"shape {shape}, for values of shape {whole}",
+            allowed="the shape of the values, or one that broadcasts to it",
+        )
+
+
 @final
 class MaskedLinear(torch.nn.Module):
     """a = W(m ⊙ x) + μ(m) b, with μ the observed fraction; compensated, + (1 − μ) w_c.
 
-    A complete input gives bit for bit what ``torch.nn.Linear`` gives, in value and in every gradient, also in a
-    batch beside incomplete rows. Weights start as those of ``torch.nn.Linear`` from the same generator, and its
-    ``state_dict`` can be loaded (``strict=False`` where there is a compensatory weight to keep).
+    A complete input in row-major memory gives bit for bit what ``torch.nn.Linear`` gives, in value and in every
+    gradient, also in a batch beside incomplete rows; in another layout products may be summed in another order.
+    Weights start as those of ``torch.nn.Linear`` from the same generator, and its ``state_dict`` can be loaded
+    (``strict=False`` where there is a compensatory weight to keep).
 
     Parameters
     ----------
@@ -90,6 +121,10 @@ class MaskedLinear(torch.nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if in_features < 1:
+            raise NlsimError(
+                "A share of the bias belongs to an input.", where="in_features", given=in_features, allowed="≥ 1"
+            )
         dense = torch.nn.Linear(in_features, out_features, bias, device=device, dtype=dtype)
         self.in_features, self.out_features = in_features, out_features
         self.weight = torch.nn.Parameter(dense.weight)
@@ -112,7 +147,9 @@ class MaskedLinear(torch.nn.Module):
             m, 1 where observed, of a shape that broadcasts to it; boolean, integer (0 and 1), or floating in
             [0, 1]. By default what is NaN is missing.
         """
-        if mask is None and self.compensation is None and is_known_complete(values):
+        if mask is not None:
+            check_mask(mask, values)
+        elif self.compensation is None and is_known_complete(values):
             return linear(values, self.weight, self.bias)
         return self.with_fraction(values, mask)[0]
 
@@ -125,5 +162,5 @@ class MaskedLinear(torch.nn.Module):
         """Return what ``repr`` shows between the brackets."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
-            f"is_compensated={self.compensation is not None}"
+            f"is_compensated={self.compensation is not None}, has_shares={self.shares is not None}"
         )
