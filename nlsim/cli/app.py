@@ -16,6 +16,7 @@ from nlsim.cli.resume import resume
 from nlsim.cli.run import run
 from nlsim.cli.show import show
 from nlsim.cli.verify import verify
+from nlsim.cli.watch import watch
 from nlsim.errors import NlsimError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.command("run")(run)
 app.command("resume")(resume)
 app.command("recover")(recover)
 app.command("check")(check)
+app.command("watch")(watch)
 app.command("show")(show)
 app.command("plot")(plot)
 app.command("report")(report)

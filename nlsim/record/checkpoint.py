@@ -191,7 +191,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, npt.NDArray[Any]], dict
             raise RunFileError("This run file holds no checkpoint.", where=str(path))
         try:
             return _read(file[fmt.CHECKPOINT])
-        except (KeyError, OSError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, OSError, RuntimeError, TypeError, ValueError, IndexError) as error:
             raise RunFileError(f"The checkpoints of this file are damaged: {error}", where=str(path)) from error
 
 

@@ -23,11 +23,13 @@ from nlsim.record.checkpoint import Checkpoint, CheckpointWriter, define_checkpo
 from nlsim.record.format import ChannelSpec
 from nlsim.record.layout import CoordinateSpec, dimension_sizes
 from nlsim.record.lock import claim
+from nlsim.record.room import INDEX_BYTES, check_room, give_back, take_room
 from nlsim.record.superblock import read_superblock, take_off_marks
 
 _CHUNK_FRAMES = 256
 _BLOCK_BYTES = 2**20
 _BLOCK_FRAMES = 256
+_CLOSING_BYTES = 2**20
 
 
 @contextmanager
@@ -87,6 +89,8 @@ def create(
     _refuse_place(path, force=force)
     new = _beside(path, "new")
     try:
+        held = 0 if tensors is None else 2 * sum(array.nbytes for array in tensors.values())
+        check_room(new, held + INDEX_BYTES * (len(channels) + 16))
         with h5py.File(new, "w", libver=fmt.LIBVER, track_order=True) as file:
             with netcdf(file) as root:
                 root.dimensions = {fmt.TIME: None, **sizes}
@@ -104,7 +108,7 @@ def create(
             if checkpoint is not None:
                 CheckpointWriter(file).write(checkpoint)
         return _put(new, path, force=force)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise RunFileError(
             f"The run file cannot be created: {error}",
             where=str(path),
@@ -160,10 +164,12 @@ def exchange(path: Path, descriptor: int, change: Callable[[h5py.File], None]) -
             shutil.copy(path, copy)
             if read_superblock(copy).is_live:
                 take_off_marks(copy)
-            with h5py.File(copy, "r+", libver=fmt.LIBVER) as file:
-                change(file)
             new = claim(copy)
             try:
+                take_room(new, _CLOSING_BYTES)
+                with h5py.File(copy, "r+", libver=fmt.LIBVER) as file:
+                    change(file)
+                give_back(new, read_superblock(copy).end)
                 os.fsync(new)
                 copy.replace(path)
             except BaseException:

@@ -147,11 +147,11 @@ def _claim(path: Path, *, force: bool) -> tuple[int, int, bool]:
 def _exchanged(path: Path, descriptor: int, change: Callable[[h5py.File], None]) -> int:
     try:
         return exchange(path, descriptor, change)
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise RunFileError(
             f"The run file cannot be changed: {error}",
             where=str(path),
-            advice="It is as it was. A copy of it must fit on the disk beside it.",
+            advice="It is as it was. A copy of it must fit on the disk beside it; a damaged file cannot be mended.",
         ) from error
 
 

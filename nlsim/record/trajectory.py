@@ -17,6 +17,7 @@ import xarray as xr
 from nlsim.errors import RunFileError
 from nlsim.record import format as fmt
 from nlsim.record.guard import refuse_foreign
+from nlsim.record.lazy import guarded
 from nlsim.record.lock import has_writer, is_claimed
 from nlsim.record.superblock import Unmarked, read_superblock
 
@@ -107,10 +108,11 @@ def open_hdf5(path: str | Path, *, is_mine: bool = False) -> Iterator[h5py.File]
     path = Path(path)
     if not os.path.isfile(path):
         raise RunFileError("There is no such run file.", where=str(path))
+    reason: Exception
     for _ in range(_TRIES):
         try:
             file, source = _open_file(path, is_mine=is_mine)
-        except OSError as error:
+        except (OSError, OverflowError, RuntimeError, ValueError) as error:
             reason = error
         else:
             break
@@ -122,7 +124,7 @@ def open_hdf5(path: str | Path, *, is_mine: bool = False) -> Iterator[h5py.File]
     with file, source:
         try:
             refuse_foreign(file, str(path), os.path.getsize(path))
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
             raise RunFileError(f"This run file is damaged: {error}", where=str(path)) from error
         yield file
 
@@ -149,7 +151,7 @@ def _open_dataset(path: Path) -> xr.Dataset:
         dataset = closing.enter_context(
             xr.open_dataset(source, engine="h5netcdf", decode_times=False, decode_timedelta=False, driver_kwds=driver)
         )
-        whole = _whole_frames(dataset, path)
+        whole = _whole_frames(guarded(dataset, str(path)), path)
         whole.set_close(closing.pop_all().close)
         return whole
 

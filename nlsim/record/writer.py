@@ -22,6 +22,7 @@ from nlsim.record.definition import begin, create, exchange, frames_per_block, n
 from nlsim.record.format import ChannelSpec
 from nlsim.record.layout import CoordinateSpec
 from nlsim.record.recover import refuse_other_channel, reopen
+from nlsim.record.room import INDEX_BYTES, give_back, take_room
 from nlsim.record.trajectory import open_hdf5
 
 
@@ -203,7 +204,8 @@ class RunWriter:
         if not self._waiting:
             return
         first, end = self._written, self.frames
-        with self._writing():
+        values = sum(buffer[: end - first].nbytes for buffer in self._buffers.values())
+        with self._writing(2 * values + INDEX_BYTES * (len(self._specs) + 1)):
             for name, spec in self._specs.items():
                 self._extend(spec.variable, first, end, self._buffers[name])
             self._file.flush()
@@ -234,15 +236,17 @@ class RunWriter:
                 where=str(self.path),
                 advice="Give the first one when the file is made.",
             )
-        with self._writing():
+        with self._writing(INDEX_BYTES):
             self._checkpoints.write(checkpoint)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, room: int) -> Iterator[None]:
         refuse_if_gone(self.path, self._claim)
         try:
+            take_room(self._claim, room)
             yield
-        except OSError as error:
+            give_back(self._claim, self._file.id.get_filesize())
+        except (OSError, RuntimeError) as error:
             raise RunFileError(
                 f"The run file cannot be written: {error}",
                 where=str(self.path),
@@ -312,7 +316,7 @@ class RunWriter:
             self._file.close()
             self._claim = exchange(self.path, self._claim, end)
             os.close(self._claim)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise RunFileError(
                 f"The ending of the run cannot be written: {error}",
                 where=str(self.path),

@@ -26,7 +26,7 @@ EXPLICIT = ["explicit_euler", "heun", "rk4", "sdirk2", "implicit_midpoint", "gau
 SWEEPS = ["implicit_sweep", "exponential_sweep", "exponential_euler", "etdrk2", "etdrk4"]
 SPLIT = ["symplectic_euler", "symplectic_euler_adjoint", "stormer_verlet", "conformal_verlet"]
 OFFERED = {
-    **{name: EXPLICIT for name in SYSTEMS},
+    **dict.fromkeys(SYSTEMS, EXPLICIT),
     "costate_reversal": EXPLICIT + SWEEPS,
     "hamilton_equations": [*EXPLICIT, "conformal_midpoint"],
     "heavy_ball": [*EXPLICIT, *SWEEPS, *SPLIT, "conformal_midpoint"],
@@ -100,8 +100,9 @@ def scenario(
     is_follower = any(f'name="{name}"' in system for name in FOLLOWERS)
     images = FEW_IMAGES if stepper in IMPLICIT else IMAGES
     chosen = f'name="{ADAPTIVE}", rtol=1e-3, atol=1e-4' if stepper == ADAPTIVE else f'name="{stepper}", dt={dt}'
+    signal = signal or (SINE if is_follower else images)
     return parse_scenario(
-        f"seed = 3\nuntil = {until}\nsystem = {{{system}}}\nsignal = {{{signal or (SINE if is_follower else images)}}}\n"
+        f"seed = 3\nuntil = {until}\nsystem = {{{system}}}\nsignal = {{{signal}}}\n"
         f"stepper = {{{chosen}}}\n{mask}\n[numerics]\ndtype = '{dtype}'\n[record]\nevery = 0.1\n"
         f"channels = ['{'lagrangian' if is_follower else 'loss'}']\n"
     )
@@ -172,6 +173,7 @@ def test_every_other_stepper_is_refused(name: str) -> None:
             build(scenario(SYSTEM[name], stepper))
 
 
+SENSOR = "name='random', rate=0.5, interval=0.1, each='sensor'"
 OTHERS = {
     "random mask": scenario(
         SYSTEM["inference"], "explicit_euler", mask="mask = {name='random', rate=0.7, interval=0.2}"
@@ -182,7 +184,9 @@ OTHERS = {
         mask="mask = {name='outages', outages=[{sensors=[3, 20], start=0.15, stop=0.85}]}",
     ),
     "one sensor": scenario(
-        SYSTEM["backpropagation"], "explicit_euler", mask="mask = {name='random', rate=0.5, interval=0.1, each='sensor'}"
+        SYSTEM["backpropagation"],
+        "explicit_euler",
+        mask="mask = {name='random', rate=0.5, interval=0.1, each='sensor'}",
     ),
     "uneven steps": scenario(
         SYSTEM["incremental_inference"], "rk4", mask="mask = {name='random', rate=0.5, interval=0.17}"
@@ -199,7 +203,7 @@ OTHERS = {
     "track ball": scenario(
         SYSTEM["linear_quadratic"].replace("is_reversed=true", 'flip={name="track_ball", radius=1.0}'), "rk4"
     ),
-    "settled": scenario(SYSTEM["inference"].replace("inference\",", 'inference", output="settled",'), "heun"),
+    "settled": scenario(SYSTEM["inference"].replace('inference",', 'inference", output="settled",'), "heun"),
     "mean size": scenario(
         SYSTEM["inference"].replace('{name="adam", rate=1e-3}', '{name="mean_size", rate=1e-3}'), "explicit_euler"
     ),
@@ -243,12 +247,12 @@ def test_a_checkpoint_that_lags_behind_its_frames(tmp_path: Path, monkeypatch: p
     run(source, tmp_path / "whole.nc")
     path = tmp_path / "left.nc"
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def killed(writer: RunWriter, *_: object, **__: object) -> None:
         writer._let_go()
-        raise Killed
+        raise KilledError
 
     with monkeypatch.context() as patch:
         patch.setattr("nlsim.record.writer.RunWriter.commit", lambda *_: None)
@@ -262,7 +266,7 @@ def test_a_checkpoint_that_lags_behind_its_frames(tmp_path: Path, monkeypatch: p
     with monkeypatch.context() as patch:
         # a second kill, while frames are compared
         patch.setattr("nlsim.record.writer.RunWriter.close", killed)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             resume(path, progress=stop_at(5))
     with nlsim.open_run(path) as data:
         assert data.sizes["time"] == 15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -100,6 +101,108 @@ class TestReading:
             spoil(file)
         with pytest.raises(RunFileError, match=message):
             read(path)
+
+
+def declare(file: h5py.File, name: str, shape: tuple[int, ...], **options: object) -> None:
+    file.create_dataset(name, shape, "f8", **options)
+
+
+TRICKS = {
+    "a shape of 2⁶⁰ without any values": (
+        lambda f: declare(f, "x", (2**60,), chunks=(1024,)),
+        r"an array of shape \(1152921504606846976,\), larger than the file can hold",
+    ),
+    "a compressed terabyte": (
+        lambda f: declare(f, "x", (2**37,), chunks=(2**16,), compression="gzip"),
+        "larger than the file can hold",
+    ),
+    "times without end": (lambda f: f["time"].resize((2**40,)), "larger than the file can hold"),
+    "a checkpoint without end": (
+        lambda f: declare(f.require_group("checkpoint"), "w", (2, 2**40), chunks=(1, 1024)),
+        "larger than the file can hold",
+    ),
+    "chunks of a gigabyte": (lambda f: declare(f, "x", (0,), chunks=(2**27,), maxshape=(None,)), "in chunks of more"),
+    "a foreign filter": (
+        lambda f: declare(f, "x", (4,), chunks=(4,), scaleoffset=2),
+        "an array packed by a foreign filter",
+    ),
+    "a dimension that claims to be one": (
+        lambda f: (
+            declare(f, "x", (2**50,), chunks=(64,)),
+            f["x"].make_scale("This is a netCDF dimension but not a netCDF variable."),
+        ),
+        "larger than the file can hold",
+    ),
+    "a name that climbs": (lambda f: declare(f, "..", (1,)), r"a name, which nlsim never writes[\s\S]*: \.\."),
+    "a name with a backslash": (lambda f: declare(f, "a\\b", (1,)), "a name, which nlsim never writes"),
+    "a name that clears the screen": (lambda f: declare(f, "a\x1b[2J", (1,)), r"a name, which[\s\S]*a\\x1b\[2J"),
+    "a name in another direction": (lambda f: declare(f, "a\u202etxt", (1,)), "a name, which nlsim never writes"),
+    "a group with a blank": (lambda f: f.create_group("a b"), "a name, which nlsim never writes"),
+    "a channel that climbs": (
+        lambda f: f["loss"].attrs.__setitem__("channel", "../../etc/passwd"),
+        "loss, attribute channel: ../../etc/passwd",
+    ),
+    "a channel that clears the screen": (
+        lambda f: f["loss"].attrs.__setitem__("channel", "a\x1b[2J"),
+        r"attribute channel: a\\x1b\[2J",
+    ),
+    "an attribute with a slash": (lambda f: f.attrs.__setitem__("a/b", 1), "a name, which nlsim never writes"),
+    "a named type": (lambda f: f.__setitem__("t", np.dtype("f8")), "neither an array nor a group"),
+    "a compound": (lambda f: f.create_dataset("c", (2,), [("a", "f8")]), "neither numbers nor text"),
+    "complex numbers": (lambda f: f.create_dataset("c", (2,), "c16"), "neither numbers nor text"),
+    "an empty space": (lambda f: f.create_dataset("e", data=h5py.Empty("f8")), "an array without a shape"),
+    "no times": (lambda f: f.__delitem__("time"), "has no times"),
+    "times that are texts": (
+        lambda f: (f.__delitem__("time"), f.create_dataset("time", (2,), h5py.string_dtype())),
+        "has no times",
+    ),
+    "no state": (lambda f: f.attrs.__delitem__("state"), r"does not say how its run stands[\s\S]*attribute state"),
+    "a state of its own": (
+        lambda f: f.attrs.__setitem__("state", "fine"),
+        r"given: *fine\n[\s\S]*running, complete, interrupted",
+    ),
+    "an ending that is a number": (lambda f: f.attrs.__setitem__("ending", 1), "attribute ending"),
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+@pytest.mark.parametrize("read", [open_run, read_checkpoint])
+def test_hostile_files(record, read, trick: str):
+    spoil, message = TRICKS[trick]
+    path = record(20).path
+    with h5py.File(path, "r+", libver="v110") as file:
+        spoil(file)
+    size = path.stat().st_size
+    tracemalloc.start()
+    try:
+        with pytest.raises(RunFileError, match=message):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < size + 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_circle_of_groups_is_walked_once(record):
+    path = record(5).path
+    with h5py.File(path, "r+", libver="v110") as file:
+        file.create_group("a")["b"] = file["/"]
+    with open_run(path) as dataset:
+        assert dataset.sizes["time"] == 5
+
+
+def test_values_that_cannot_be_read_are_said_to_be_so(record):
+    run = record(200)
+    content = bytearray(run.path.read_bytes())
+    with h5py.File(run.path) as file:
+        chunk = file["weight_1"].id.get_chunk_info(0)
+    middle = chunk.byte_offset + chunk.size // 2
+    content[middle : middle + 40] = bytes(40)
+    run.path.write_bytes(content)
+    with open_run(run.path) as dataset:
+        with pytest.raises(RunFileError, match=r"values of this variable cannot be read[\s\S]*run.nc: weight_1"):
+            dataset.weight_1.load()
+        np.testing.assert_array_equal(dataset.activity_2.values, run.values["activity/2"])
+        np.testing.assert_array_equal(dataset.isel(time=[3, 5]).activity_2.values, run.values["activity/2"][[3, 5]])
 
 
 def test_a_reader_that_meets_the_writer_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
