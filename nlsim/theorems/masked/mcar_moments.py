@@ -82,7 +82,7 @@ def closed_form(effort: Effort) -> Evidence:
             size = layer.size[row]
             gaps = (mean - rho * whole[row]).abs() / size
             wider = (spread - rho * (1 - rho) * (parts[row] ** 2).sum(-1)).abs() / size**2
-            worst = float(np.maximum(worst, torch.maximum(gaps, wider).max()))
+            worst = float(np.maximum(worst, float(torch.maximum(gaps, wider).max())))
         return worst
 
     tolerance = 2e-14  # 64 terms, chances that sum up to 1

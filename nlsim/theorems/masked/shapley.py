@@ -70,7 +70,7 @@ def bridge_attribution(effort: Effort) -> Evidence:
             summed = enumerated(layer, r, everything, level)[:, h]
             for running in (closed[r, h], summed):
                 gaps = (symbolic - running).abs() / layer.size[r, h]
-                worst, count = float(np.maximum(worst, gaps.max())), count + p
+                worst, count = float(np.maximum(worst, float(gaps.max()))), count + p
     return Evidence(
         Leg.BRIDGE,
         "symbolic Shapley values = contributions = enumeration over masked_affine",
@@ -105,7 +105,7 @@ def first_layer(effort: Effort) -> Evidence:
             one = shapley_by_permutation(model, x, m, permutations=1, seed=layer.seed)
             for found in (shapley_by_enumeration(model, x, m), one):
                 gaps = (found.mT - parts[row]).abs() / layer.size[row, :, None]
-                worst = float(np.maximum(worst, gaps.max()))
+                worst = float(np.maximum(worst, float(gaps.max())))
         return worst
 
     expected = f"φ_j = c_j by enumeration and by one order, Δ_S = Σ_S c_j; ≤ {ROUND_OFF:g}"
