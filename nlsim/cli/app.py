@@ -7,9 +7,11 @@ import sys
 import typer
 
 from nlsim.cli.check import check
+from nlsim.cli.compare import compare
 from nlsim.cli.listing import listing
 from nlsim.cli.plot import plot
 from nlsim.cli.recover import recover
+from nlsim.cli.report import report
 from nlsim.cli.resume import resume
 from nlsim.cli.run import run
 from nlsim.cli.show import show
@@ -22,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Learning as a continuous-time dynamical system: run scenarios, look at runs, verify theorems.",
-    epilog="Exit codes: 0 fine; 1 the run ended otherwise or a theorem failed; 2 the caller erred.",
+    epilog="Exit codes: 0 fine; 1 the run ended otherwise, a theorem failed, or two runs differ; 2 the caller erred.",
 )
 app.command("run")(run)
 app.command("resume")(resume)
@@ -31,6 +33,8 @@ app.command("check")(check)
 app.command("watch")(watch)
 app.command("show")(show)
 app.command("plot")(plot)
+app.command("report")(report)
+app.command("compare")(compare)
 app.command("list")(listing)
 app.command("verify")(verify)
 

@@ -14,7 +14,7 @@ def plot(
         Path | None, typer.Option("-o", "--out", help="The picture; by default FILE with the suffix .png.")
     ] = None,
 ) -> None:
-    """Draw the run FILE: loss and accuracy, gradient error, a neuron with its costate."""
+    """Draw the run FILE: what suits its system and was recorded, from the loss to a phase portrait."""
     from nlsim.errors import RunFileError
     from nlsim.record import open_run
     from nlsim.report.figures import draw_run, save

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 class LabelledData:
     """Samples with a class each.
 
+    Inputs may be incomplete: a value that nobody recorded is NaN, never a number that stands for it. What cannot
+    mask its inputs must refuse such data (:attr:`missing`).
+
     Attributes
     ----------
     name : str
         Name in scenarios.
     inputs : ndarray
-        float64, shape ``(count, features)``, in the units of ``units``.
+        float64, shape ``(count, features)``, in the units of ``units``; NaN where a value is missing, finite else.
     labels : ndarray
         int64, shape ``(count,)``, from 0.
     classes : tuple of str
@@ -40,15 +43,21 @@ class LabelledData:
     units: str
     source: str
 
+    @property
+    def missing(self) -> int:
+        """Return how many values are missing."""
+        return int(np.isnan(self.inputs).sum())
+
 
 @dataclass(frozen=True)
 class DataSource:
-    """An entry of the catalogue: what it is, which package ships it, how to read it."""
+    """An entry of the catalogue: what it is, which package ships it, how to read it, whether no value is missing."""
 
     name: str
     summary: str
     package: str
     read: Callable[[], LabelledData]
+    is_complete: bool = True
 
     @property
     def is_installed(self) -> bool:

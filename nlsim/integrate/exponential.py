@@ -111,7 +111,7 @@ class ExponentialRungeKutta:
             system,
             Relaxing,
             self.name,
-            "Use a relaxing system such as costate_reversal, or an explicit or adaptive stepper.",
+            "Use a relaxing system such as costate_reversal or inference, or an explicit or adaptive stepper.",
         )
 
     def advance(self, system: Relaxing[S], piece: Piece, state: S, t: float, dt: float, steps: int) -> S:

@@ -23,7 +23,7 @@ from nlsim.integrate.stepper import require_structure
 S = TypeVar("S")
 Value = TypeVar("Value", float, Tensor)
 
-_ADVICE = "Use costate_reversal with layers (they have an order to sweep in), or an explicit or adaptive stepper."
+_ADVICE = "Use inference, or costate_reversal with layers (an order to sweep in), or an explicit or adaptive stepper."
 
 
 def implicit_fraction(z: Value) -> Value:

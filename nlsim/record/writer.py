@@ -21,7 +21,7 @@ from nlsim.record.checkpoint import Checkpoint, CheckpointWriter, storable
 from nlsim.record.definition import begin, create, exchange, frames_per_block, netcdf, refuse_if_gone
 from nlsim.record.format import ChannelSpec
 from nlsim.record.layout import CoordinateSpec
-from nlsim.record.recover import refuse_other_channel, reopen
+from nlsim.record.recovery import refuse_other_channel, reopen
 from nlsim.record.room import INDEX_BYTES, give_back, take_room
 from nlsim.record.trajectory import open_hdf5
 

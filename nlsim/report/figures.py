@@ -12,16 +12,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nlsim.errors import RunFileError
-
-# Okabe & Ito's colours, safe for colour-blind readers
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+from nlsim.report.inference import draw_free_energy, draw_prediction_errors
+from nlsim.report.phase import draw_state_and_costate
+from nlsim.report.style import BLUE, GREEN, GREY, ORANGE, RED
+from nlsim.report.tracking import draw_tracking
 
 
 def draw_run(data: xarray.Dataset) -> Figure:
-    """Draw what a run of a learning network shows, one panel for each thing that was recorded.
+    """Draw what a run shows, one panel for each thing that was recorded.
 
-    Panels: loss and accuracy; gradient error; Hamiltonian; a neuron with its costate (over the most
-    finely recorded stretch).
+    Panels: loss and accuracy; gradient error; a neuron with its costate (over the most finely recorded stretch);
+    free energy; prediction errors; distance from a target; phase portrait; Hamiltonian; the neurons of a population
+    that sees masked inputs, its energy, and what it sees.
 
     Raises
     ------
@@ -34,7 +36,7 @@ def draw_run(data: xarray.Dataset) -> Figure:
             "The run holds nothing that can be drawn.",
             given=", ".join(map(str, data.data_vars)) or "no channels",
             allowed=", ".join(sorted({name for _, needed in _PANELS for name in needed})),
-            advice="Record loss, gradient_error, hamiltonian, or activity/l with costate/l.",
+            advice="Record the channels of a panel; loss is the simplest.",
         )
     rows = (len(panels) + 1) // 2
     figure = Figure(figsize=(11, 3.6 * rows), layout="constrained")
@@ -131,6 +133,43 @@ def draw_neuron(axes: Axes, data: xarray.Dataset) -> None:
     axes.legend(handles, [str(line.get_label()) for line in handles], fontsize=8, frameon=False)
 
 
+def draw_population(axes: Axes, data: xarray.Dataset) -> None:
+    """Draw the first neurons of the first sample, and shade the times at which it sees nothing."""
+    name = "activity" if "activity" in data else "potential"
+    states = data[name].isel({data[name].dims[1]: 0}).values[:, :LINES]
+    axes.plot(data["time"].values, states, lw=1, color=BLUE, alpha=0.7)
+    axes.set(xlabel="time", ylabel=name, title=f"First {states.shape[1]} neurons of the first sample")
+    _shade_blackouts(axes, data)
+
+
+def draw_energy(axes: Axes, data: xarray.Dataset) -> None:
+    """Draw the energy of the first samples, and shade the times at which the first one sees nothing."""
+    energies = data["energy"].values[:, :LINES]
+    axes.plot(data["time"].values, energies, lw=1, color=GREEN, alpha=0.7)
+    axes.set(xlabel="time", ylabel="energy E", title=f"Energy of the first {energies.shape[1]} samples")
+    _shade_blackouts(axes, data)
+
+
+def draw_observed(axes: Axes, data: xarray.Dataset) -> None:
+    """Draw the observed fraction of the inputs: its mean over samples, and its range."""
+    data = data.isel(time=coarse_frames(data["time"].values))
+    times, fraction = data["time"].values, data["observed_fraction"].values
+    axes.plot(times, fraction.mean(1), color=ORANGE, lw=1.2)
+    axes.fill_between(times, fraction.min(1), fraction.max(1), color=ORANGE, alpha=0.2, linewidth=0)
+    axes.set(xlabel="time", ylabel="observed fraction μ", title="What is seen of the inputs", ylim=(-0.03, 1.03))
+
+
+LINES = 8
+"""So many lines of one kind are drawn into a panel; more would hide each other."""
+
+
+def _shade_blackouts(axes: Axes, data: xarray.Dataset) -> None:
+    times, dark = data["time"].values, data["observed_fraction"].values[:, 0] == 0
+    low, high = axes.get_ylim()
+    axes.fill_between(times, low, high, where=dark, color=GREY, alpha=0.15, linewidth=0)
+    axes.set_ylim(low, high)
+
+
 def finest_stretch(times: np.ndarray[Any, Any]) -> slice:
     """Return the longest stretch recorded at (about) the smallest distance, at most 200 frames."""
     if len(times) < 3:
@@ -165,5 +204,13 @@ _PANELS = (
     (draw_learning, ("loss",)),
     (draw_gradient_error, ("gradient_error",)),
     (draw_neuron, ("activity_1", "costate_1")),
+    (draw_free_energy, ("free_energy",)),
+    (draw_prediction_errors, ("error_1",)),
+    (draw_tracking, ("tracking_error",)),
+    (draw_state_and_costate, ("activity", "costate")),
     (draw_hamiltonian, ("hamiltonian",)),
+    (draw_population, ("activity", "observed_fraction")),
+    (draw_population, ("potential", "observed_fraction")),
+    (draw_energy, ("energy", "observed_fraction")),
+    (draw_observed, ("observed_fraction",)),
 )

@@ -50,4 +50,11 @@ class RandomMask(Model):
     """Whether each sample has draws of its own, or a sensor drops out for all samples at once."""
 
 
-Mask = Annotated[Outages | RandomMask, Field(discriminator="name")]
+class MissingValues(Model):
+    """What the data set itself does not have; the other masks hide those values as well."""
+
+    name: Literal["missing_values"]
+    """Which mask."""
+
+
+Mask = Annotated[Outages | RandomMask | MissingValues, Field(discriminator="name")]

@@ -2,7 +2,8 @@
 
 These models are the one schema of every system's, signal's, stepper's and recorder's parameters, here for all that
 is not in a module of its own: :mod:`~nlsim.scenario.networks`, :mod:`~nlsim.scenario.systems`,
-:mod:`~nlsim.scenario.inference` and :mod:`~nlsim.scenario.signals`. They know none of the classes they describe;
+:mod:`~nlsim.scenario.inference`, :mod:`~nlsim.scenario.masked`, :mod:`~nlsim.scenario.masks` and
+:mod:`~nlsim.scenario.signals`. They know none of the classes they describe;
 :mod:`nlsim.simulation.build` maps model to object.
 """
 
@@ -32,7 +33,12 @@ from nlsim.scenario.inference import SequentialLearning as SequentialLearning
 from nlsim.scenario.inference import StepPrecision as StepPrecision
 from nlsim.scenario.inference import Update as Update
 from nlsim.scenario.inference import ZeroDivergence as ZeroDivergence
+from nlsim.scenario.masked import MaskedEnergy as MaskedEnergy
+from nlsim.scenario.masked import MaskedNeuron as MaskedNeuron
+from nlsim.scenario.masked import NeuMiss as NeuMiss
+from nlsim.scenario.masked import Responder as Responder
 from nlsim.scenario.masks import Mask as Mask
+from nlsim.scenario.masks import MissingValues as MissingValues
 from nlsim.scenario.masks import Outage as Outage
 from nlsim.scenario.masks import Outages as Outages
 from nlsim.scenario.masks import RandomMask as RandomMask

@@ -24,6 +24,8 @@ class Samples(Model):
     """Share of samples kept for testing, chosen by the seed."""
     centred: bool = False
     """Whether the mean of the training inputs is subtracted from all inputs."""
+    scaled: bool = False
+    """Whether all inputs are divided by the standard deviation of the training inputs, feature by feature."""
 
 
 class Sinusoids(Model):

@@ -17,6 +17,7 @@ from nlsim.scenario.inference import (
     SequentialLearning,
     ZeroDivergence,
 )
+from nlsim.scenario.masked import Responder
 from nlsim.scenario.networks import Layers, Network
 from nlsim.scenario.value import ActivationName, Count, Finite, Matrix, Model, NonNegative, Positive, Vector
 
@@ -192,4 +193,4 @@ Learner = (
 Follower = LinearQuadratic | Tracking
 """Systems that follow a target."""
 
-System = Annotated[Learner | Follower, Field(discriminator="name")]
+System = Annotated[Learner | Follower | Responder, Field(discriminator="name")]

@@ -33,8 +33,9 @@ from nlsim.simulation.followers import Follower, build_follower
 from nlsim.simulation.learners import Learner, build_learner
 from nlsim.simulation.masks import check_mask
 from nlsim.simulation.plan import RecordPlan, plan_record
+from nlsim.simulation.responders import Responder, build_responder
 from nlsim.simulation.signals import samples_shown
-from nlsim.systems.catalogue import FLIPS, FOLLOWERS, LEARNERS
+from nlsim.systems.catalogue import FLIPS, FOLLOWERS, LEARNERS, RESPONDERS
 from nlsim.systems.hamiltonian.sign_flip import PeriodicFlip, SignFlip
 
 
@@ -93,10 +94,12 @@ def build(source: LoadedScenario) -> Simulation:
     return Simulation(source, system, control, signal, driven.state, plan)
 
 
-def _build_system(source: LoadedScenario, like: torch.Tensor) -> Learner | Follower:
+def _build_system(source: LoadedScenario, like: torch.Tensor) -> Learner | Follower | Responder:
     system = source.values.system
     if isinstance(system, model.Follower):
         return build_follower(source, system, FOLLOWERS[system.name], like)
+    if isinstance(system, model.Responder):
+        return build_responder(source, system, RESPONDERS[system.name], like)
     return build_learner(source, system, LEARNERS[system.name], like)
 
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 
 from nlsim.data.catalogue import DATASETS
+from nlsim.data.source import LabelledData
 from nlsim.errors import DataError, DeviceError, ScenarioError, did_you_mean
 from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import beyond_stability
@@ -66,6 +68,23 @@ def check_data(source: LoadedScenario) -> None:
         )
 
 
+def check_complete(source: LoadedScenario, data: LabelledData) -> None:
+    """Refuse data with missing values where nothing masks them: NaN would spread over the whole state."""
+    masks = source.values.mask is not None
+    if data.missing == 0 or (masks and not isinstance(source.values.system, model.NeuMiss)):
+        return
+    incomplete = np.isnan(data.inputs)
+    features = [name for name, count in zip(data.features, incomplete.sum(0), strict=True) if count]
+    raise DataError(
+        "This data set has missing values, and this scenario has no use for them.",
+        where=source.where("signal", "dataset"),
+        given=f"{data.name}: {data.missing} values missing, in {int(incomplete.any(1).sum())} of {len(data.labels)} "
+        f"samples ({', '.join(features)})",
+        allowed=", ".join(name for name, each in DATASETS.items() if each.is_complete),
+        advice="Mask what is missing: a table [mask] with name = 'missing_values'; neumiss wants complete data.",
+    )
+
+
 def check_speeds(source: LoadedScenario) -> None:
     """Refuse a list of speeds that does not have one entry a layer or, on a graph, a neuron."""
     system = source.values.system
@@ -86,9 +105,18 @@ def check_speeds(source: LoadedScenario) -> None:
 
 
 def check_widths(source: LoadedScenario, inputs: int, outputs: int) -> None:
-    """Refuse a network whose ends do not fit the data."""
+    """Refuse a network or a population of neurons that does not fit the data."""
     system = source.values.system
-    assert isinstance(system, model.Learner)
+    assert not isinstance(system, model.Follower)
+    if isinstance(system, model.Responder):
+        if system.inputs != inputs:
+            raise ScenarioError(
+                "The inputs of the system do not fit the data.",
+                where=source.where("system", "inputs"),
+                given=system.inputs,
+                allowed=f"{inputs}, as many as the data set has features",
+            )
+        return
     network = system.network
     if isinstance(network, model.Graph):
         ends = (("inputs", network.inputs, inputs), ("outputs", len(network.outputs), outputs))
@@ -278,20 +306,23 @@ def check_parts(source: LoadedScenario, train: int, test: int) -> None:
 def check_memory(source: LoadedScenario, samples: int) -> None:
     """Refuse a network and batch whose state would not fit into a large machine's memory."""
     system = source.values.system
-    if not isinstance(system, model.Learner):
+    if isinstance(system, model.Follower):
         return  # the schema bounds those that follow a target
-    network = system.network
-    if isinstance(network, model.Graph):
-        sizes = [network.neurons]
+    if isinstance(system, model.Responder):
+        neurons = system.inputs if isinstance(system, model.NeuMiss) else system.neurons
+        sizes, weights, key = [system.inputs, neurons], neurons * (system.inputs + neurons), "inputs"
+    elif isinstance(system.network, model.Graph):
+        network = system.network
+        sizes, key = [network.neurons], "network"
         weights = network.neurons * (network.inputs + network.neurons + 1)
     else:
-        sizes = network.layers
+        sizes, key = system.network.layers, "network"
         weights = sum(n * (m + 1) for m, n in pairwise(sizes))
     numbers = 2 * (weights + samples * sum(sizes))
     if numbers > MAX_NUMBERS:
         raise ScenarioError(
             "The state is too large.",
-            where=source.where("system", "network"),
+            where=source.where("system", key),
             given=f"{numbers:.3g} numbers ({weights:.3g} weights, {samples:g} samples), costates included",
             allowed=f"at most {MAX_NUMBERS:.1e}",
         )

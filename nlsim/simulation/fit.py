@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-
 from nlsim.errors import ScenarioError
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
+from nlsim.simulation.matrix import check_definite, check_shape
 
 
 def check_fit(source: LoadedScenario) -> None:
-    """Refuse a signal that the system cannot use, a flip that cannot be meant, and matrices of wrong shapes."""
+    """Refuse a signal that the system cannot use, a flip that cannot be meant, lists and matrices of wrong shapes."""
     values = source.values
     if isinstance(values.system, model.Follower):
         _check_target(source)
+    elif isinstance(values.system, model.Responder):
+        _check_responder(source, values.system)
     else:
         _check_input(source, values.system.network)
     _check_edges(source)
@@ -121,16 +122,7 @@ def _check_matrices(source: LoadedScenario, system: model.LinearQuadratic) -> No
         ("tracking_weight", n, n),
         ("control_weight", k, k),
     ):
-        given = getattr(system, key)
-        widths = {len(row) for row in given}
-        if len(given) != rows or widths != {columns}:
-            shape = f"{len(given)} rows of {' or '.join(map(str, sorted(widths)))}"
-            raise ScenarioError(
-                f"The matrix '{key}' does not fit the others.",
-                where=source.where("system", key),
-                given=shape,
-                allowed=f"{rows} × {columns}, a list of {rows} rows",
-            )
+        check_shape(source, key, getattr(system, key), rows, columns)
     if len(system.start) != n:
         raise ScenarioError(
             "The start does not fit the drift.",
@@ -139,20 +131,43 @@ def _check_matrices(source: LoadedScenario, system: model.LinearQuadratic) -> No
             allowed=f"{n}, one for each row of drift",
         )
     for key, is_strict in (("tracking_weight", False), ("control_weight", True)):
-        matrix = torch.tensor(getattr(system, key), dtype=torch.float64)
-        scale = float(matrix.abs().max())
-        if bool((matrix == matrix.mT).all()):
-            least = float(torch.linalg.eigvalsh(matrix)[0])
-            # n roundings of the largest entry are what an eigenvalue 0 is found as
-            rounding = 4e-16 * len(matrix) * scale
-            if least > rounding or (not is_strict and least >= -rounding):
-                continue
-            found = f"a smallest eigenvalue of {least:.3g}"
-        else:
-            found = "a matrix that is not symmetric"
+        problem = f"The weight '{key}' is not one that has a minimiser."
+        check_definite(source, key, getattr(system, key), problem, is_strict=is_strict)
+
+
+def _check_responder(source: LoadedScenario, system: model.Responder) -> None:
+    values = source.values
+    if isinstance(values.signal, model.Target):
         raise ScenarioError(
-            f"The weight '{key}' is not one that has a minimiser.",
-            where=source.where("system", key),
-            given=found,
-            allowed=f"symmetric, all eigenvalues {'positive' if is_strict else 'at least 0'}",
+            "This system responds to inputs, and this signal is a target without any.",
+            where=source.where("signal", "name"),
+            given=f"{values.signal.name}, with the system {system.name}",
+            allowed="samples, sinusoids",
         )
+    if isinstance(system, model.NeuMiss):
+        lists: tuple[str, ...] = ("mean",)
+        count, what = system.inputs, "input"
+        if system.covariance is not None:
+            check_shape(source, "covariance", system.covariance, count, count)
+            problem = "A covariance is symmetric and positive definite."
+            check_definite(source, "covariance", system.covariance, problem, is_strict=system.ridge == 0.0)
+        elif not isinstance(values.signal, model.Samples):
+            raise ScenarioError(
+                "There are no data whose covariance could be taken.",
+                where=source.where("system", "covariance"),
+                given=f"none, with the signal {values.signal.name}",
+                allowed=f"a list of {count} rows",
+                advice="Give the covariance, or take the signal samples.",
+            )
+    else:
+        lists = ("bias", "intrinsic", "compensation")
+        count, what = system.neurons, "neuron"
+    for key in lists:
+        given = getattr(system, key, None)
+        if isinstance(given, list) and len(given) != count:
+            raise ScenarioError(
+                f"The list '{key}' does not fit the system.",
+                where=source.where("system", key),
+                given=f"{len(given)} numbers",
+                allowed=f"one number, or a list of {count} (one per {what})",
+            )

@@ -12,11 +12,11 @@ from nlsim.errors import ScenarioError
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
 from nlsim.systems.backprop import required_input
-from nlsim.systems.masked.learning import GatedSignal
-from nlsim.systems.masked.signal import Mask, MaskedSignal, Outage, Outages, RandomMask
+from nlsim.systems.masked.learning import GatedSignal, gated_input, with_constant
+from nlsim.systems.masked.signal import Mask, MaskedSignal, MissingValues, Outage, Outages, RandomMask, without_missing
 
 
-def make_mask(chosen: model.Mask, sensors: int, samples: int, seed: int, like: Tensor) -> Mask:
+def make_mask(chosen: model.Outages | model.RandomMask, sensors: int, samples: int, seed: int, like: Tensor) -> Mask:
     """Return m(t) for inputs of so many sensors and samples."""
     if isinstance(chosen, model.RandomMask):
         each = samples if chosen.each == "sample" else None
@@ -29,9 +29,17 @@ def make_mask(chosen: model.Mask, sensors: int, samples: int, seed: int, like: T
     return Outages(outages, sensors, like)
 
 
-def gate_signal(signal: Signal, mask: Mask, *, has_bias: bool) -> tuple[Signal, Mapping[str, Observable]]:
-    """Return the signal as a network takes it, and the channel of the observed fraction where there is one."""
-    gated = GatedSignal(MaskedSignal(signal, (mask,)), has_bias)
+def masked_signal(chosen: model.Mask, signal: Signal, sensors: int, samples: int, seed: int, like: Tensor) -> Signal:
+    """Return the signal behind its mask; what the data do not have is never seen."""
+    there = MissingValues(signal)
+    if isinstance(chosen, model.MissingValues):
+        return there
+    return MaskedSignal(there, (make_mask(chosen, sensors, samples, seed, like),))
+
+
+def gate_signal(signal: Signal, *, has_bias: bool) -> tuple[Signal, Mapping[str, Observable]]:
+    """Return a masked signal as a network takes it, and the channel of the observed fraction where there is one."""
+    gated = GatedSignal(signal, has_bias)
     if not has_bias:
         return gated, {}
 
@@ -42,14 +50,20 @@ def gate_signal(signal: Signal, mask: Mask, *, has_bias: bool) -> tuple[Signal, 
     return gated, {seen.name: seen}
 
 
+def gate_samples(inputs: Tensor, *, has_bias: bool) -> Tensor:
+    """Return test samples as the network takes them: all that the data have of them is seen."""
+    shown = without_missing(Inputs(inputs))
+    return required_input(with_constant(shown) if has_bias else gated_input(shown))
+
+
 def check_mask(source: LoadedScenario) -> None:
-    """Refuse a mask where there are no inputs to be seen, and sensors that are not there."""
+    """Refuse a mask where there are no inputs to be seen, sensors that are not there, and rules that divide by 0."""
     values = source.values
     if values.mask is None:
         return
     where = source.where("mask", "name")
     system, signal = values.system, values.signal
-    if isinstance(signal, model.Target) or not isinstance(system, model.Learner):
+    if isinstance(signal, model.Target) or isinstance(system, model.Follower):
         raise ScenarioError(
             "There are no inputs to be masked.",
             where=where,
@@ -57,7 +71,7 @@ def check_mask(source: LoadedScenario) -> None:
             allowed="signals with inputs: samples, sinusoids",
             advice="Leave out [mask].",
         )
-    if isinstance(system.network, model.Graph):
+    if isinstance(system, model.Learner) and isinstance(system.network, model.Graph):
         raise ScenarioError(
             "Masked inputs are for layered networks.",
             where=where,
@@ -65,7 +79,7 @@ def check_mask(source: LoadedScenario) -> None:
             allowed="network.layers",
             advice="A neuron of a graph has inputs from its neighbours too, which no mask hides.",
         )
-    sensors = system.network.layers[0]
+    sensors = _sensors(system)
     if isinstance(values.mask, model.Outages):
         for position, outage in enumerate(values.mask.outages):
             missing = [] if outage.sensors == "all" else [each for each in outage.sensors if each >= sensors]
@@ -76,3 +90,50 @@ def check_mask(source: LoadedScenario) -> None:
                     given=missing[0],
                     allowed=f"0 to {sensors - 1}",
                 )
+    _check_normalisers(source)
+
+
+def _check_normalisers(source: LoadedScenario) -> None:
+    """Refuse a blackout where errors are divided by n = ‖(m ⊙ u, μ)‖² without an ε: nothing seen makes n = 0."""
+    system = source.values.system
+    if not _has_blackout(source):
+        return
+    parts = [("precision", "epsilon"), ("update", "epsilon"), ("epsilon",)]
+    for keys in parts:
+        owner = system if len(keys) == 1 else getattr(system, keys[0], None)
+        divides = isinstance(
+            owner, model.StepPrecision | model.NormalisedLeastMeanSquares | model.BackpropagationProximal
+        )
+        if divides and getattr(owner, "epsilon", None) == 0.0:
+            raise ScenarioError(
+                "Where nothing is seen, this rule divides by 0.",
+                where=source.where("system", *keys),
+                given=f"{getattr(owner, 'name', '')} with epsilon = 0, and a time in which all inputs are missing",
+                allowed="epsilon > 0",
+                advice=f"Set {'.'.join(('system', *keys))} = 1e-3, or leave one sensor on.",
+            )
+
+
+def _has_blackout(source: LoadedScenario) -> bool:
+    """Return whether there is certainly a time before the end of the run in which no sensor works."""
+    values = source.values
+    if not isinstance(values.mask, model.Outages):
+        return isinstance(values.mask, model.RandomMask) and values.mask.rate == 0.0
+    assert isinstance(values.system, model.Learner | model.Responder)  # check_mask lets no other system through
+    every = set(range(_sensors(values.system)))
+    for instant in {each.start for each in values.mask.outages if each.start < values.until}:
+        silent: set[int] = set()
+        for each in values.mask.outages:
+            if each.start <= instant < each.stop:
+                silent |= every if each.sensors == "all" else set(each.sensors)
+        if silent >= every:
+            return True
+    return False
+
+
+def _sensors(system: model.Learner | model.Responder) -> int:
+    """Return how many inputs a mask speaks of."""
+    if isinstance(system, model.Responder):
+        return system.inputs
+    assert isinstance(system.network, model.Layers)
+    return system.network.layers[0]

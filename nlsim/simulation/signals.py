@@ -15,7 +15,7 @@ from nlsim.core.system import Inputs, Signal
 from nlsim.data.catalogue import load, split
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
-from nlsim.simulation.check import check_parts, check_widths
+from nlsim.simulation.check import check_complete, check_parts, check_widths
 from nlsim.systems.signals import HeldSamples, PatchedCosine, SineTarget, Sinusoid, one_hot
 
 
@@ -61,9 +61,10 @@ def held_samples(source: LoadedScenario, chosen: model.Samples, like: Tensor) ->
     """Load the data set, check it against the network, and split it."""
     seed = source.values.seed
     data = load(chosen.dataset)
+    check_complete(source, data)
     check_widths(source, data.inputs.shape[1], len(data.classes))
     order = generator(seed, "split").permutation(len(data.labels))
-    parts = split(data, chosen.test_fraction, order, is_centred=chosen.centred)
+    parts = split(data, chosen.test_fraction, order, is_centred=chosen.centred, is_scaled=chosen.scaled)
     check_parts(source, len(parts.train_labels), len(parts.test_labels))
 
     def tensors(inputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
@@ -75,19 +76,19 @@ def held_samples(source: LoadedScenario, chosen: model.Samples, like: Tensor) ->
     return DataSignal(HeldSamples(*train, chosen.batch, chosen.interval, seed), test)
 
 
-def sinusoids(chosen: model.Sinusoids, inputs: int, outputs: int, seed: int, like: Tensor) -> Sinusoid:
-    """Return sinusoids of one frequency with random phases; targets have half the amplitude."""
+def sinusoids(chosen: model.Sinusoids, inputs: int, outputs: int | None, seed: int, like: Tensor) -> Sinusoid:
+    """Return sinusoids of one frequency with random phases; targets, if any, have half the amplitude."""
 
     def full(value: float) -> Inputs:
         each = like.new_tensor(value)
-        return Inputs(each, each)
+        return Inputs(each, None if outputs is None else each)
 
     def phase(purpose: str, width: int) -> Tensor:
         drawn = generator(seed, purpose).uniform(0.0, 2 * torch.pi, (chosen.samples, width))
         return torch.from_numpy(drawn).to(like)
 
     amplitude = Inputs(full(chosen.amplitude).input, full(0.5 * chosen.amplitude).target)
-    phases = Inputs(phase("input phase", inputs), phase("target phase", outputs))
+    phases = Inputs(phase("input phase", inputs), None if outputs is None else phase("target phase", outputs))
     return Sinusoid(full(0.0), amplitude, full(chosen.frequency), phases)
 
 

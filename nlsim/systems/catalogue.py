@@ -33,6 +33,7 @@ from nlsim.systems.hamiltonian.tracking import (
 )
 from nlsim.systems.inference.entries import INFERENCE_LEARNERS
 from nlsim.systems.loss import LOSSES, Loss
+from nlsim.systems.masked.entries import MASKED_RESPONDERS, ResponderEntry
 from nlsim.systems.network import LayeredNetwork, Network
 
 Weights = tuple[Tensor, ...]
@@ -221,5 +222,8 @@ FOLLOWERS = {
 }
 """Systems that follow a target by their scenario names."""
 
-SYSTEMS: dict[str, SystemEntry | ControlEntry] = {**LEARNERS, **FOLLOWERS}
+RESPONDERS = {each.name: each for each in MASKED_RESPONDERS}
+"""Systems that respond to an input and do not learn by their scenario names."""
+
+SYSTEMS: dict[str, SystemEntry | ControlEntry | ResponderEntry] = {**LEARNERS, **FOLLOWERS, **RESPONDERS}
 """Every system by its scenario name."""

@@ -41,7 +41,8 @@ class Sinusoid:
     Parameters
     ----------
     offset, amplitude, frequency, phase : Inputs
-        u₀, A, ω (angular, in 1/time) and φ for input and target, each broadcastable to its value.
+        u₀, A, ω (angular, in 1/time) and φ for input and target, each broadcastable to its value. All four without
+        a target: there is none.
     """
 
     offset: Inputs
@@ -60,8 +61,10 @@ class Sinusoid:
     def at(self, t: float) -> Inputs:
         """Return the inputs at time t."""
 
-        def wave(name: str) -> Tensor:
+        def wave(name: str) -> Tensor | None:
             offset, amplitude = getattr(self.offset, name), getattr(self.amplitude, name)
+            if offset is None:
+                return None
             value: Tensor = offset + amplitude * torch.sin(
                 getattr(self.frequency, name) * t + getattr(self.phase, name)
             )

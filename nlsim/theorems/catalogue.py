@@ -46,6 +46,31 @@ from nlsim.theorems.inference.step_limits import INTERPOLATION_LIMIT, ONE_LAYER_
 from nlsim.theorems.inference.stopping_error import STOPPING_ERROR
 from nlsim.theorems.inference.truncated_inference import TRUNCATED_INFERENCE
 from nlsim.theorems.inference.zero_divergence import Z_IL
+from nlsim.theorems.masked.additivity import ADDITIVITY
+from nlsim.theorems.masked.all_missing import ALL_MISSING
+from nlsim.theorems.masked.all_observed import ALL_OBSERVED
+from nlsim.theorems.masked.bias_inflation import BIAS_INFLATION
+from nlsim.theorems.masked.blackout_decay import BLACKOUT_DECAY
+from nlsim.theorems.masked.compensatory_weight import COMPENSATORY_WEIGHT
+from nlsim.theorems.masked.contraction import CONTRACTION
+from nlsim.theorems.masked.convolution import CONVOLUTION
+from nlsim.theorems.masked.decisiveness import DECISIVENESS
+from nlsim.theorems.masked.duplication import DUPLICATION
+from nlsim.theorems.masked.energy_jump import ENERGY_JUMP
+from nlsim.theorems.masked.fast_mask_limits import FAST_MASK_LIMITS
+from nlsim.theorems.masked.hold_or_forget import HOLD_OR_FORGET
+from nlsim.theorems.masked.mcar_moments import MCAR_MOMENTS
+from nlsim.theorems.masked.missing_indicator import MISSING_INDICATOR
+from nlsim.theorems.masked.neumiss_equilibrium import NEUMISS_EQUILIBRIUM
+from nlsim.theorems.masked.neutralizer_cancellation import NEUTRALIZER_CANCELLATION
+from nlsim.theorems.masked.no_learning import NO_LEARNING_IN_BLACKOUT
+from nlsim.theorems.masked.persistence import PERSISTENCE
+from nlsim.theorems.masked.pruning import PRUNING
+from nlsim.theorems.masked.scale_shift import SCALE_SHIFT
+from nlsim.theorems.masked.shapley import SHAPLEY
+from nlsim.theorems.masked.soft_mask_bounds import SOFT_MASK_BOUNDS
+from nlsim.theorems.masked.sparsity_ratio import SPARSITY_RATIO
+from nlsim.theorems.masked.zero_weight_gradient import ZERO_WEIGHT_GRADIENT
 from nlsim.theorems.statement import Theorem
 
 THEOREMS: dict[str, Theorem] = {
@@ -100,6 +125,31 @@ THEOREMS: dict[str, Theorem] = {
         STRICT_SADDLE,
         INTEGRATOR_ORDERS,
         STOPPING_ERROR,
+        NEUTRALIZER_CANCELLATION,
+        ALL_MISSING,
+        ALL_OBSERVED,
+        PRUNING,
+        ADDITIVITY,
+        SHAPLEY,
+        MCAR_MOMENTS,
+        DECISIVENESS,
+        SCALE_SHIFT,
+        DUPLICATION,
+        BIAS_INFLATION,
+        COMPENSATORY_WEIGHT,
+        SPARSITY_RATIO,
+        MISSING_INDICATOR,
+        ZERO_WEIGHT_GRADIENT,
+        CONVOLUTION,
+        BLACKOUT_DECAY,
+        CONTRACTION,
+        PERSISTENCE,
+        HOLD_OR_FORGET,
+        SOFT_MASK_BOUNDS,
+        FAST_MASK_LIMITS,
+        ENERGY_JUMP,
+        NO_LEARNING_IN_BLACKOUT,
+        NEUMISS_EQUILIBRIUM,
     )
 }
 """Every theorem by its key."""

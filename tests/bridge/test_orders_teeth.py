@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from support.teeth import Check, Damage, Patch, assert_seen
 
-from nlsim.systems.inference import flow
 from nlsim.systems.inference.flow import ActivityFlow
 from nlsim.systems.inference.precision import StepPrecision
 from nlsim.systems.inference.update import NormalisedLeastMeanSquares
 from nlsim.systems.network import LayeredNetwork
-from nlsim.theorems.evidence import Evidence, Finding
+from nlsim.theorems.evidence import Finding
 from nlsim.theorems.inference import anti_decay, error_orders, field_algebra, imex, order_algebra, realisation, running
 from nlsim.theorems.statement import Effort
-
-Patch = pytest.MonkeyPatch
 
 
 def weaken_anti_decay(patch: Patch) -> None:
@@ -36,13 +33,13 @@ def scale_precisions(patch: Patch) -> None:
 
 
 def weaken_feedback(patch: Patch) -> None:
-    original = ActivityFlow._couplings
+    original = ActivityFlow.couplings
 
-    def weaker(self: ActivityFlow, layer: int, seen: flow.Settling) -> tuple:
-        own, feed, restore, decay = original(self, layer, seen)
+    def weaker(self: ActivityFlow, *given: object) -> tuple:
+        own, feed, restore, decay = original(self, *given)
         return own, 0.99 * feed, restore, decay
 
-    patch.setattr(ActivityFlow, "_couplings", weaker)
+    patch.setattr(ActivityFlow, "couplings", weaker)
 
 
 def shorten_jump(patch: Patch) -> None:
@@ -110,12 +107,8 @@ BREAKS = [
 
 
 @pytest.mark.parametrize(("damage", "check"), BREAKS, ids=lambda each: each.__name__)
-def test_damage_is_seen(
-    damage: Callable[[Patch], None], check: Callable[[Effort], Evidence], monkeypatch: Patch
-) -> None:
-    damage(monkeypatch)
-    with torch.no_grad():
-        assert check(Effort(8)).finding is Finding.FAILED
+def test_damage_is_seen(damage: Damage, check: Check, monkeypatch: Patch) -> None:
+    assert_seen(damage, check, monkeypatch, 8)
 
 
 def test_a_step_that_has_not_settled_is_seen(monkeypatch: Patch) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from support.teeth import Check, Damage, Patch, assert_seen
 
 from nlsim.systems.inference import batch, closed_form, energy, implicit_step, linear, proximal
-from nlsim.theorems.evidence import Evidence, Finding
 from nlsim.theorems.inference import (
     deep_linear,
     implicit_sgd,
@@ -19,10 +18,8 @@ from nlsim.theorems.inference import (
     single_plastic,
     step_limits,
 )
-from nlsim.theorems.statement import Effort
 
 Problem = proximal.ProximalProblem
-Patch = pytest.MonkeyPatch
 
 
 def scale_update(patch: Patch) -> None:
@@ -156,9 +153,5 @@ BREAKS = [
 
 
 @pytest.mark.parametrize(("damage", "check"), BREAKS, ids=lambda each: each.__name__)
-def test_damage_is_seen(
-    damage: Callable[[Patch], None], check: Callable[[Effort], Evidence], monkeypatch: Patch
-) -> None:
-    damage(monkeypatch)
-    with torch.no_grad():
-        assert check(Effort(4)).finding is Finding.FAILED
+def test_damage_is_seen(damage: Damage, check: Check, monkeypatch: Patch) -> None:
+    assert_seen(damage, check, monkeypatch, 4)

@@ -12,9 +12,10 @@ from nlsim.integrate import adapter
 from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS
 from nlsim.scenario import model
 from nlsim.systems.activation import ACTIVATIONS
-from nlsim.systems.catalogue import FLIPS, FOLLOWERS, LEARNERS, SYSTEMS
+from nlsim.systems.catalogue import FLIPS, FOLLOWERS, LEARNERS, RESPONDERS, SYSTEMS
 from nlsim.systems.inference.entries import DESCENTS, PRECISIONS, UPDATES
 from nlsim.systems.loss import LOSSES
+from nlsim.systems.masked.dynamics import Form, Outage
 from nlsim.theorems.catalogue import THEOREMS
 
 
@@ -58,7 +59,10 @@ def test_parts_of_inference_learning_agree(union: object, kinds: dict[str, Calla
         assert set(each.model_fields) - {"name"} <= set(inspect.signature(kinds[name]).parameters)
 
 
-@pytest.mark.parametrize(("union", "entries"), [(model.Learner, LEARNERS), (model.Follower, FOLLOWERS)])
+@pytest.mark.parametrize(
+    ("union", "entries"),
+    [(model.Learner, LEARNERS), (model.Follower, FOLLOWERS), (model.Responder, RESPONDERS)],
+)
 def test_kinds_of_systems_agree(union: object, entries: dict[str, object]) -> None:
     members = get_args(union)
     assert {tag for each in members for tag in names_of(each.model_fields["name"].annotation)} == set(entries)
@@ -70,7 +74,10 @@ def test_steppers_of_schema_and_catalogue_agree() -> None:
 
 def test_choices_of_schema_and_code_agree() -> None:
     layers, graph, adaptive = model.Layers.model_fields, model.Graph.model_fields, model.Adaptive.model_fields
-    assert names_of(model.Tracking.model_fields["activation"].annotation) == set(ACTIVATIONS)
+    for system in (model.Tracking, model.MaskedNeuron, model.MaskedEnergy):
+        assert names_of(system.model_fields["activation"].annotation) == set(ACTIVATIONS)
+    assert names_of(model.MaskedNeuron.model_fields["form"].annotation) == set(get_args(Form))
+    assert names_of(model.MaskedNeuron.model_fields["outage"].annotation) == set(get_args(Outage))
     for network in (layers, graph):
         assert names_of(network["activation"].annotation) == set(ACTIVATIONS)
         assert names_of(network["loss"].annotation) == set(LOSSES)

@@ -20,7 +20,7 @@ from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario, load_scenario, parse_scenario, shipped_scenarios
 from nlsim.simulation.build import build
-from nlsim.systems.catalogue import FOLLOWERS, SYSTEMS
+from nlsim.systems.catalogue import FOLLOWERS, RESPONDERS, SYSTEMS
 from nlsim.theorems.catalogue import THEOREMS
 from nlsim.theorems.hamiltonian.backprop_numbers import stepper_table
 from nlsim.theorems.hamiltonian.flip_runs import scalar_tracking
@@ -78,6 +78,12 @@ CONSTANTS = {
     "implicit_sgd": "rate = 0.1",
 }
 """What a system needs beside its network; nothing, where it is not listed."""
+RESPONSES = {
+    "masked_neuron": "inputs = 6, neurons = 3",
+    "masked_energy": "inputs = 6, neurons = 3",
+    "neumiss": f"inputs = 6, covariance = {[[2.0 * (i == j) for j in range(6)] for i in range(6)]}",
+}
+"""What a system needs that responds."""
 
 
 def scenario_of(system: str) -> LoadedScenario:
@@ -86,6 +92,9 @@ def scenario_of(system: str) -> LoadedScenario:
         return load_scenario(
             {"linear_quadratic": "hamiltonian/flip_scalar", "tracking": "hamiltonian/flip_sinusoid"}[system]
         )
+    if system in RESPONDERS:
+        overrides = [f'system={{name = "{system}", {RESPONSES[system]}}}', 'record.channels=["observed_fraction"]']
+        return load_scenario("masked/blackout", overrides=overrides)
     text = shipped_scenarios()["hamiltonian/digits"].read_text(encoding="utf-8")
     constants = "".join(f", {each}" for each in [CONSTANTS.get(system), NETWORK] if each)
     overrides = [f'system={{name = "{system}"{constants}}}', 'record.channels=["loss"]', "until=80"]

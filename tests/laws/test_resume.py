@@ -19,7 +19,7 @@ from nlsim.simulation.build import build
 from nlsim.simulation.recording import Recording
 from nlsim.simulation.resume import resume
 from nlsim.simulation.run import loop_of, run
-from nlsim.systems.catalogue import SYSTEMS
+from nlsim.systems.catalogue import RESPONDERS, SYSTEMS
 
 EXPLICIT = ["explicit_euler", "heun", "rk4", "sdirk2", "implicit_midpoint", "gauss4", ADAPTIVE]
 """What every system takes."""
@@ -31,6 +31,7 @@ OFFERED = {
     "hamilton_equations": [*EXPLICIT, "conformal_midpoint"],
     "heavy_ball": [*EXPLICIT, *SWEEPS, *SPLIT, "conformal_midpoint"],
     "hamiltonian_learning": [*EXPLICIT, "ordered_euler", "ordered_euler_old"],
+    **{name: ["explicit_euler", "heun", "rk4", ADAPTIVE] for name in RESPONDERS},
 }
 """System -> every stepper that it takes."""
 
@@ -52,6 +53,9 @@ SYSTEM = {
     "linear_quadratic": 'name="linear_quadratic", drift=[[-1.0,0.2],[0.0,-0.5]], control=[[1.0],[0.5]], '
     "tracking_weight=[[10.0,0.0],[0.0,1.0]], control_weight=[[0.1]], start=[0.3,-0.1], is_reversed=true",
     "tracking": 'name="tracking", neurons=5, tracking_weight=10.0, is_reversed=true',
+    "masked_neuron": 'name="masked_neuron", inputs=64, neurons=6, recurrent_norm=0.5',
+    "masked_energy": 'name="masked_energy", inputs=64, neurons=6, recurrent_norm=0.5',
+    "neumiss": 'name="neumiss", inputs=64, ridge=0.1',
 }
 FOLLOWERS = ("linear_quadratic", "tracking")
 # 400 of 1437 images in each interval: the second epoch begins in the fourth
@@ -98,13 +102,15 @@ def scenario(
     dtype: str = "float32",
 ) -> LoadedScenario:
     is_follower = any(f'name="{name}"' in system for name in FOLLOWERS)
+    is_responder = any(f'name="{name}"' in system for name in RESPONDERS)
+    channel = "lagrangian" if is_follower else "observed_fraction" if is_responder else "loss"
     images = FEW_IMAGES if stepper in IMPLICIT else IMAGES
     chosen = f'name="{ADAPTIVE}", rtol=1e-3, atol=1e-4' if stepper == ADAPTIVE else f'name="{stepper}", dt={dt}'
     signal = signal or (SINE if is_follower else images)
     return parse_scenario(
         f"seed = 3\nuntil = {until}\nsystem = {{{system}}}\nsignal = {{{signal}}}\n"
         f"stepper = {{{chosen}}}\n{mask}\n[numerics]\ndtype = '{dtype}'\n[record]\nevery = 0.1\n"
-        f"channels = ['{'lagrangian' if is_follower else 'loss'}']\n"
+        f"channels = ['{channel}']\n"
     )
 
 

@@ -141,5 +141,5 @@ def test_it_runs_without_bias_and_is_observed():
     outages = MaskedSignal(Constant(GIVEN), (Outages((Outage(0, 0.2, 0.5),), INPUTS),))
     tick = run(system, outages, system.initial_state(GIVEN), RK4, 0.1, 1.0).ticks[-1]
     seen = {name: each.evaluate(tick.t, tick.state, tick.inputs) for name, each in system.observables().items()}
-    assert {name: value.ndim for name, value in seen.items()} == {"activity": 2, "energy": 1}
+    assert {name: value.ndim for name, value in seen.items()} == {"activity": 2, "energy": 1, "observed_fraction": 1}
     assert_round_off(system.energy_gradient(tick.state, tick.inputs)[1], -TANH.value(tick.state).sum(0), 8)

@@ -10,13 +10,14 @@ import pytest
 import sympy as sp
 import torch
 
-from nlsim.systems.masked import dynamics, energy, neumiss, sensitivity, signal
+from nlsim.systems.masked import dynamics, energy, learning, neumiss, sensitivity, signal
 from nlsim.systems.masked.dynamics import MaskedNeuron
 from nlsim.systems.masked.energy import MaskedEnergy
 from nlsim.systems.masked.layer import masked_affine
 from nlsim.systems.masked.neumiss import NeuMissFlow
 from nlsim.systems.masked.sensitivity import MaskedSensitivity
 from nlsim.systems.masked.signal import MaskedSignal, RandomMask
+from nlsim.systems.network import LayeredNetwork
 from nlsim.theorems.evidence import Finding
 from nlsim.theorems.masked import (
     blackout_decay,
@@ -27,6 +28,7 @@ from nlsim.theorems.masked import (
     neumiss_equilibrium,
     neuron_symbols,
     no_learning,
+    no_learning_networks,
     persistence,
     soft_mask_bounds,
 )
@@ -269,6 +271,31 @@ def symbols_without_the_bias_share(patch: Patch) -> None:
     )
 
 
+def whole_constant(patch: Patch) -> None:
+    """Let networks see a constant of 1 through the mask: zero imputation, where the bias goes on being taught."""
+    original = learning.with_constant
+
+    def full(inputs):
+        shown = original(inputs)
+        ones = torch.ones_like(shown.input[..., -1:])
+        return replace(shown, input=torch.cat((shown.input[..., :-1], ones), -1))
+
+    patch.setattr(learning, "with_constant", full)
+    patch.setattr(no_learning_networks, "with_constant", full)
+
+
+def lost_constant(patch: Patch) -> None:
+    """Let networks forget their bias where they are shown an input without a mask."""
+    original = LayeredNetwork.weight_gradient
+
+    def mute(self, cotangent, source, weight):
+        found = original(self, cotangent, source, weight).clone()
+        found[..., -1] = 0.0
+        return found
+
+    patch.setattr(LayeredNetwork, "weight_gradient", mute)
+
+
 TEETH: list[tuple[Callable[[Patch], None], list[Callable]]] = [
     (
         full_bias,
@@ -330,6 +357,16 @@ TEETH: list[tuple[Callable[[Patch], None], list[Callable]]] = [
     (undamped_symbols, [hold_or_forget.prove_designs]),
     (energy_symbols_squared_mask, [energy_jump.prove_balance, energy_jump.bridge_energy]),
     (neumiss_symbols_ungated, [neumiss_equilibrium.prove_rest, neumiss_equilibrium.bridge_field]),
+    (
+        whole_constant,
+        [
+            no_learning_networks.bridge_gradients,
+            no_learning_networks.inference_property,
+            no_learning_networks.hamiltonian_property,
+        ],
+    ),
+    (lost_constant, [no_learning_networks.network_control]),
+    (wrong_neutralizer, [no_learning_networks.prove_gradients, no_learning_networks.bridge_gradients]),
     (symbols_without_the_bias_share, [neuron_symbols.prove_drive, neuron_symbols.bridge_field]),
 ]
 CASES = [

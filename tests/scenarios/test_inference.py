@@ -114,3 +114,28 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(case: str) -> None
         build(load_scenario("inference/digits", overrides=overrides))
     assert problem in str(caught.value)
     assert where in str(caught.value.where)
+
+
+@pytest.mark.parametrize(
+    ("stepper", "interval"),
+    [
+        ('{name="implicit_sweep", dt=1.0}', 20.0),
+        ('{name="exponential_sweep", dt=100.0}', 2000.0),
+        ('{name="exponential_euler", dt=1.0}', 20.0),
+        ('{name="etdrk2", dt=1.0}', 10.0),
+        ('{name="etdrk4", dt=2.0}', 10.0),
+    ],
+)
+def test_activities_settle_under_sweeps_and_exponential_steps(stepper: str, interval: float, tmp_path: Path) -> None:
+    settings = [f"until={200 * interval}", f"signal.interval={interval}", f"record.every={10 * interval}"]
+    channels = 'record.channels=["loss", "test_accuracy"]'
+    outcome = run(tmp_path, "inference/digits", [*settings, channels, "signal.centred=true", f"stepper={stepper}"])
+    assert outcome.ending == "reached_end"
+    # as with Euler steps: chance is 0.1
+    assert outcome.last["test_accuracy"] > 0.4
+
+
+def test_a_baseline_that_only_jumps_has_nothing_to_sweep(tmp_path: Path) -> None:
+    with pytest.raises(NlsimError, match="Relaxing") as caught:
+        build(load_scenario("inference/digits", overrides=[STEPS % 0.1, "stepper.name=implicit_sweep"]))
+    assert "inference" in str(caught.value.advice)

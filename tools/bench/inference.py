@@ -9,11 +9,10 @@ the update. Medians of paired rounds.
 from __future__ import annotations
 
 import itertools
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from timing import paired
 
 from nlsim.core.system import Inputs
 from nlsim.integrate.control import FixedStep
@@ -80,13 +79,6 @@ def training_step(system: InferenceLearning, widths: tuple[int, ...], batch: int
     return work
 
 
-def timed(work: Callable[[], object], repeats: int) -> float:
-    begin = time.perf_counter()
-    for _ in range(repeats):
-        work()
-    return (time.perf_counter() - begin) / repeats
-
-
 def main() -> None:
     head = f"{'net':<26}{'batch':>6}{'threads':>8}  {'rule':<15}{'floor [ms]':>12}{'step [ms]':>12}{'ratio':>8}"
     print(f"{head}   (medians of {ROUNDS} pairs)")
@@ -97,12 +89,9 @@ def main() -> None:
             floor = floor_of(widths, batch)
             for name, system in rules(network).items():
                 step = training_step(system, widths, batch)
-                repeats = max(1, int(0.05 / max(timed(floor, 3), 1e-7)))
-                pairs = [(timed(floor, repeats), timed(step, repeats)) for _ in range(ROUNDS)]
-                ratio = statistics.median(b / a for a, b in pairs)
-                low, high = (1e3 * statistics.median(each) for each in zip(*pairs, strict=True))
+                low, high, ratio = paired(floor, step, rounds=ROUNDS, seconds=0.05)
                 what = f"{'-'.join(map(str, widths)):<26}{batch:>6}{threads:>8}  {name:<15}"
-                print(f"{what}{low:>12.3f}{high:>12.3f}{ratio:>8.2f}", flush=True)
+                print(f"{what}{1e3 * low:>12.3f}{1e3 * high:>12.3f}{ratio:>8.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ and (but for the first layer) the pull-back. Medians of paired rounds.
 from __future__ import annotations
 
 import itertools
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from timing import paired
 
 from nlsim.core.system import Inputs
 from nlsim.integrate.relaxation import EXPONENTIAL_SWEEP
@@ -29,13 +28,6 @@ CASES = (
     ((784, 1024, 1024, 1024, 10), 256),
 )
 ROUNDS = 15
-
-
-def timed(work: Callable[[], object], repeats: int) -> float:
-    begin = time.perf_counter()
-    for _ in range(repeats):
-        work()
-    return (time.perf_counter() - begin) / repeats
 
 
 def floor_of(widths: tuple[int, ...], batch: int) -> Callable[[], None]:
@@ -74,11 +66,8 @@ def main() -> None:
         for widths, batch in CASES:
             steps = 20
             floor, step = floor_of(widths, batch), step_of(widths, batch, steps)
-            repeats = max(1, int(0.02 / max(timed(floor, 3), 1e-7)))
-            pairs = [(timed(floor, repeats), timed(step, max(1, repeats // steps)) / steps) for _ in range(ROUNDS)]
-            ratio = statistics.median(b / a for a, b in pairs)
-            low, high = (1e6 * statistics.median(each) for each in zip(*pairs, strict=True))
-            print(f"{'-'.join(map(str, widths)):<30}{batch:>6}{low:>12.1f}{high:>12.1f}{ratio:>8.2f}")
+            low, high, ratio = paired(floor, step, rounds=ROUNDS, units=steps)
+            print(f"{'-'.join(map(str, widths)):<30}{batch:>6}{1e6 * low:>12.1f}{1e6 * high:>12.1f}{ratio:>8.2f}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import statistics
 import torch
 from training import follow
 
+from nlsim.analysis.accuracy import time_to_accuracy
+
 NET = 'network = {layers = [%s], activation = "tanh", output_activation = "identity", weight_scale = 0.57735}'
 INFERENCE = 'name = "inference", is_scaled = true, output = "settled", update = {name = "nlms"}'
 RULES = {
@@ -58,13 +60,6 @@ def overrides(dataset: str, batch: int, rule: str, rate: float, seed: int) -> li
     ]
 
 
-def reached(times: list[float], seen: list[float], level: float) -> float:
-    """Return the time from which on the accuracy is at the level or above; infinity where it never is."""
-    below = [k for k, value in enumerate(seen) if value < level]
-    first = below[-1] + 1 if below else 0
-    return times[first] if first < len(times) else float("inf")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1)
@@ -89,7 +84,7 @@ def main() -> None:
                 assert best is not None
                 rate, score, runs = best
                 cost = statistics.median(times[-1] / (len(times) - 1) * 5 for times, *_ in runs if len(times) > 1)
-                when = statistics.median(reached(times, seen, level) for times, seen, _ in runs)
+                when = statistics.median(float(time_to_accuracy(seen, level, time=times)) for times, seen, _ in runs)
                 print(f"{rule:<26}{rate:>8g}{100 * score:>14.1f}{cost:>10.2f}{when:>10.2f}", flush=True)
 
 

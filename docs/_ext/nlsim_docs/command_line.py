@@ -19,7 +19,7 @@ nlsim COMMAND [OPTIONS] [ARGUMENTS]
 | exit code | means |
 | --- | --- |
 | 0 | the run did what it was asked to (`reached_end` or `steady`); every theorem stands |
-| 1 | the run ended otherwise ({doc}`/explanation/endings`), or a theorem failed or stayed undecided |
+| 1 | the run ended otherwise ({doc}`/explanation/endings`), a theorem failed or stayed undecided, or two runs differ |
 | 2 | the caller erred: the message says where, what was given, what is allowed, and what to do |
 
 `python -m nlsim` is the same as `nlsim`.

@@ -144,4 +144,6 @@ def _default(value: Schema) -> str:
 def _without_null(value: Schema) -> Schema:
     """Drop "or nothing": TOML has no null, a key is left out."""
     choices = [each for each in value.get("anyOf", []) if each.get("type") != "null"]
-    return choices[0] if len(choices) == 1 else value
+    if len(choices) == 1:
+        return choices[0]
+    return {**value, "anyOf": choices} if choices else value

@@ -12,10 +12,11 @@ stiffness does not depend on the size of the step that the precisions stand for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
-from nlsim.core.system import Inputs, Piece
+from nlsim.core.system import Fraction, Inputs, Piece
 from nlsim.systems.backprop import required_input, required_target
 from nlsim.systems.inference.energy import (
     Layers,
@@ -28,6 +29,7 @@ from nlsim.systems.inference.energy import (
 )
 from nlsim.systems.inference.fused import FusedSteps
 from nlsim.systems.inference.precision import ConstantPrecision, Precision, StepPrecision
+from nlsim.systems.inference.sweep import relaxation_rates, squared_norms, sweep_down_
 from nlsim.systems.inference.target import settle_rule
 from nlsim.systems.loss import SQUARED_ERROR, Loss
 from nlsim.systems.network import Constant, LayeredNetwork
@@ -100,8 +102,8 @@ class ActivityFlow:
         Couplings given by hand instead of those of the precisions.
     feedforward : tuple of Tensor or None
         Normalisers of the feedforward activities, when the precision looks at them.
-    first : Tensor or None
-        p_1, when the input is held: then it is computed once.
+    first, held : Tensor or None
+        p_1 and the input, when it is held: then p_1 is computed once.
     """
 
     network: LayeredNetwork
@@ -114,6 +116,7 @@ class ActivityFlow:
     gains: Gains | None = None
     feedforward: Layers | None = None
     first: Tensor | None = None
+    held: Tensor | None = None
 
     def settling(self, moving: Layers, inputs: Inputs) -> Settling:
         """Return predictions, errors, normalisers and precisions. Cost: one matrix product a layer."""
@@ -146,35 +149,59 @@ class ActivityFlow:
     def vector_field(self, t: float, moving: Layers, inputs: Inputs) -> Layers:
         """Return dĥ/dt. Cost: two matrix products a layer, one for the first and none where it is held."""
         seen = self.settling(moving, inputs)
-        rates = []
-        for layer in range(self.network.depth - 1):
-            own, feed, restore, decay = self._couplings(layer, seen)
-            error, above = seen.errors[layer], seen.errors[layer + 1]
-            sigma, source = self.network.activations[layer], seen.predictions.source[layer + 1]
-            pull = feed * self.network.pull_back(self.weights[layer + 1], above)
-            if restore is not None:
-                pull = pull + restore * above.square().sum(-1, keepdim=True) * source
-            h = moving[layer]
-            rate = sigma.slope(h, source) * pull - own * error
-            rates.append(rate - decay * h if decay is not None else rate)
+        hidden = range(self.network.depth - 1)
+        rates = [self.hidden_velocity(layer, moving[layer], seen, seen.errors[layer + 1]) for layer in hidden]
         if self.output == "free":
-            gamma, target = seen.precisions[-1], required_target(inputs)
-            force = -gamma * seen.errors[-1] - self.loss.gradient(moving[-1], target)
-            rates.append(force / gamma if self.is_scaled else force)
+            rates.append(self.output_velocity(moving[-1], seen, inputs))
         return tuple(rates)
 
-    def _couplings(self, layer: int, seen: Settling) -> tuple[Constant, Constant, Tensor | None, Constant | None]:
-        """Return a, b, c, d of a hidden layer; None where there is no such term."""
+    def hidden_velocity(self, layer: int, h: Tensor, seen: Settling, above: Tensor) -> Tensor:
+        """Return dĥ/dt of a hidden layer (counted from 0) at its activity h, given the error e of the layer above."""
+        own, feed, restore, decay = self.couplings(layer, seen.precisions, seen.normalisers)
+        sigma, source = self.network.activations[layer], seen.predictions.source[layer + 1]
+        pull = feed * self.network.pull_back(self.weights[layer + 1], above)
+        if restore is not None:
+            pull = pull + restore * above.square().sum(-1, keepdim=True) * source
+        rate = sigma.slope(h, source) * pull - own * seen.errors[layer]
+        return rate - decay * h if decay is not None else rate
+
+    def output_velocity(self, h: Tensor, seen: Settling, inputs: Inputs) -> Tensor:
+        """Return dĥ_L/dt of a free output at its activity h."""
+        gamma = seen.precisions[-1]
+        force = -gamma * seen.errors[-1] - self.loss.gradient(h, required_target(inputs))
+        return force / gamma if self.is_scaled else force
+
+    def couplings(
+        self, layer: int, precisions: tuple[Constant, ...], normalisers: Layers
+    ) -> tuple[Constant, Constant, Tensor | None, Constant | None]:
+        """Return a, b, c, d of a hidden layer (counted from 0) at given γ and n; None where there is no such term."""
         if self.gains is not None:
             return self.gains.top, self.gains.bottom, None, self.gains.decay or None
-        own, feed = seen.precisions[layer], seen.precisions[layer + 1]
-        restore = self.precision.anti_decay(feed, seen.normalisers[layer + 1])
+        own, feed = precisions[layer], precisions[layer + 1]
+        restore = self.precision.anti_decay(feed, normalisers[layer + 1])
         decay: Constant | None = self.decay[layer] if self.decay else None
         if self.is_scaled:
             restore = None if restore is None else restore / own
             decay = None if decay is None else decay / own
             own, feed = 1.0, feed / own
         return own, feed, restore, decay
+
+    @cached_property
+    def squared_norms(self) -> Layers:
+        """Return ‖W_2‖² … ‖W_L‖², computed once: see :func:`~nlsim.systems.inference.sweep.squared_norms`."""
+        return squared_norms(self.network, self.weights[1:])
+
+    def rates(self, moving: Layers) -> Layers:
+        """Return r_l, see :func:`~nlsim.systems.inference.sweep.relaxation_rates`."""
+        return relaxation_rates(self, moving)
+
+    def sweep_(self, t: float, moving: Layers, inputs: Inputs, dt: float, fraction: Fraction) -> None:
+        """Advance in place from the output down, see :func:`~nlsim.systems.inference.sweep.sweep_down_`."""
+        sweep_down_(self, moving, inputs, dt, fraction)
+
+    def slow_rate(self) -> float:
+        """Return 0: nothing that moves is stepped explicitly."""
+        return 0.0
 
     def energy(self, t: float, moving: Layers, inputs: Inputs) -> Tensor:
         """Return the free energy of each sample, shape ``(..., sample)``.
@@ -201,8 +228,8 @@ class ActivityFlow:
         """Return the activities after explicit Euler steps, by :mod:`nlsim.systems.inference.fused` where that fits.
 
         It fits held inputs without ensemble axes, decay and gains given by hand, with a clamped output at precisions
-        that are numbers, and with the squared error's settled output in the scaled flow of an exact or
-        self-consistent step. Cost: the matrix products, and six passes over all hidden activities.
+        that are numbers, and with the squared error's settled output in the scaled flow of a step whose precisions
+        are not those of the feedforward pass. Cost: the matrix products, and five passes over all hidden activities.
         """
         fused = self._fused(moving, piece(t)) if steps else None
         if fused is not None and self.output == "clamped" and isinstance(self.precision, ConstantPrecision):
@@ -216,10 +243,10 @@ class ActivityFlow:
             and self.loss is SQUARED_ERROR
             and isinstance(rule, StepPrecision)
             and isinstance(rule.rate, float)
-            and rule.kind in ("exact", "self_consistent")
+            and not rule.needs_feedforward
         ):
             size = normaliser(self.weights[0], required_input(piece(t)))
-            return fused.normalised(dt, steps, rule.rate, rule.epsilon, size, is_exact=rule.kind == "exact")
+            return fused.normalised(dt, steps, rule.rate, rule.epsilon, size, kind=rule.kind)
         for n in range(steps):
             now = t + n * dt
             rates = self.vector_field(now, moving, piece(now))

@@ -130,21 +130,23 @@ class FusedSteps:
         return tuple(self.buffers.part["activity"])
 
     def normalised(
-        self, dt: float, steps: int, rate: float, epsilon: float, first: Tensor, *, is_exact: bool
+        self, dt: float, steps: int, rate: float, epsilon: float, first: Tensor, *, kind: str
     ) -> tuple[Tensor, ...]:
         """Return the activities after scaled steps at γ_l = 1/(α (n_l + ε)), the squared error's output settled.
 
-        ``first`` is n_1 of the input. The scaled flow has a_l = 1 and b_l = (n_l + ε)/(n_{l+1} + ε).
+        ``first`` is n_1 of the input, ``kind`` that of the precisions: exact, self_consistent or equal. The scaled flow
+        has a_l = 1 and b_l = (n_l + ε)/(n_{l+1} + ε), and b_l = 1 where precisions are equal.
         """
         pulls, sources = self.buffers.part["pull"], self.buffers.part["source"]
         own = (1.0,) * len(pulls)
         offset = self.bias + epsilon
         sizes = [first + epsilon, *(torch.empty_like(first) for _ in self.matrices)]
         feed, strength = torch.empty_like(first), torch.empty_like(first)
+        looked_at = len(sources) - 1 if kind == "equal" else 0  # equal precisions look at n_L alone
         # norms, not sums of squares: no temporary of the size of a layer
         for _ in range(steps):
             self.look_()
-            for source, size in zip(sources, sizes[1:], strict=True):
+            for source, size in zip(sources[looked_at:], sizes[looked_at + 1 :], strict=True):
                 torch.linalg.vector_norm(source, dim=-1, keepdim=True, out=size)
                 size.square_().add_(offset)
             torch.mul(sizes[-1], rate, out=feed)
@@ -152,11 +154,12 @@ class FusedSteps:
             for layer, matrix in enumerate(self.matrices):
                 above = self.errors[layer + 1]
                 torch.mm(above, matrix, out=pulls[layer])
-                if is_exact:
+                if kind == "exact":
                     torch.linalg.vector_norm(above, dim=-1, keepdim=True, out=strength)
                     strength.square_().div_(sizes[layer + 1])
                     pulls[layer].addcmul_(sources[layer], strength)
-                torch.div(sizes[layer], sizes[layer + 1], out=feed)
-                pulls[layer].mul_(feed)
+                if kind != "equal":
+                    torch.div(sizes[layer], sizes[layer + 1], out=feed)
+                    pulls[layer].mul_(feed)
             self.move_(dt, own)
         return tuple(self.buffers.part["activity"])

@@ -135,7 +135,7 @@ class InferenceLearning:
         if given is None:
             return bare
         norms = bare.feedforward_normalisers(given) if self.precision.needs_feedforward else None
-        return replace(bare, first=self._first_prediction(weights[0], given), feedforward=norms)
+        return replace(bare, first=self._first_prediction(weights[0], given), feedforward=norms, held=given)
 
     def _first_prediction(self, weight: Tensor, given: Tensor) -> Tensor:
         """Return p_1, computed once for each mini-batch: a cache of these very tensors, never a memory."""

@@ -8,8 +8,10 @@ an implicit Euler step of length τ along the flow; for τ → ∞ it is Newton'
 follows the flow while it is far from rest and squares its error when it is near: it finds the rest state downstream
 of the start, not one that the flow would leave. The scaled flow is used, which rests where the other rests.
 
-A layer's rate depends on its own activity and those beside it, so J is block tridiagonal: all of it follows from
-three layers' worth of pull-backs, whatever the depth, and the step from elimination layer by layer.
+A layer's rate depends on its own activity and those beside it, so J is block tridiagonal. In narrow nets its blocks are
+formed: all of it follows from three layers' worth of pull-backs, whatever the depth, and the step from elimination
+layer by layer. From :data:`WIDE` on the step comes from products J v alone (:mod:`nlsim.systems.inference.krylov`), to
+an accuracy that grows as f falls; memory is then a few dozen copies of the activities, and no block.
 """
 
 from __future__ import annotations
@@ -26,6 +28,13 @@ from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError
 from nlsim.systems.inference.energy import Layers
 from nlsim.systems.inference.flow import ActivityFlow
+from nlsim.systems.inference.krylov import jacobian_product, solve_each, two_passes
+
+WIDE = 64
+"""Width of the widest layer from which no block is formed."""
+
+LEAST_ACCURATE, MOST_ACCURATE = 0.1, 1e-8
+"""Bounds on the relative residual of a step made of products; between them it is that of the flow."""
 
 FIRST_STEP = 1.0
 """τ to begin with; a layer on its own relaxes at rate 1 in the scaled flow."""
@@ -91,6 +100,7 @@ def find_rest(
     *,
     tolerance: float | None = None,
     max_iterations: int = 400,
+    forms_blocks: bool | None = None,
 ) -> RestState:
     """Return where the activities come to rest, each sample on its own.
 
@@ -107,6 +117,8 @@ def find_rest(
         the residual no longer halves, so the result is as good as round-off lets it be.
     max_iterations : int
         Steps at most, ≥ 1.
+    forms_blocks : bool, optional
+        Whether J is formed; by default where no layer is as wide as :data:`WIDE`.
 
     Returns
     -------
@@ -121,8 +133,9 @@ def find_rest(
     Notes
     -----
     Cost of a step: 3n pull-backs through the flow, n the width of the widest layer, and three systems of n unknowns a
-    layer and sample; 10 to 30 steps, more where the flow passes a saddle. The rule ``equal`` with a decay couples all
-    layers: there the steps leave part of J out, and converge linearly.
+    layer and sample; or, without blocks, four matrix products a layer for each of 5 to 50 products J v. 10 to 30 steps,
+    more where the flow passes a saddle. The rule ``equal`` with a decay couples all layers: there the blocks leave part
+    of J out, and converge linearly.
 
     References
     ----------
@@ -145,6 +158,20 @@ def find_rest(
     def field(*moving: Tensor) -> Layers:
         return scaled.vector_field(0.0, moving, inputs)
 
+    def blocks(shift: Tensor) -> Layers:
+        return _step(field, here, rates, shift)
+
+    def products(shift: Tensor) -> Layers:
+        jacobian = jacobian_product(field, here)
+
+        def shifted(v: Layers) -> Layers:
+            return tuple(shift.unsqueeze(-1) * each - j for each, j in zip(v, jacobian(v), strict=True))
+
+        accuracy = missed.clamp(MOST_ACCURATE, LEAST_ACCURATE)
+        return solve_each(shifted, rates, two_passes(scaled, here, inputs, shift), accuracy).solution
+
+    if forms_blocks is None:
+        forms_blocks = max(h.shape[-1] for h in start) < WIDE
     here = start
     rates = field(*here)
     missed = _residual(rates, here)
@@ -155,7 +182,7 @@ def find_rest(
     iteration = 0
     while iteration < max_iterations and not bool((is_done | (tau < SHORTEST)).all()):
         iteration += 1
-        step = _step(field, here, rates, 1 / tau)
+        step = blocks(1 / tau) if forms_blocks else products(1 / tau)
         trial = tuple(h + d for h, d in zip(here, step, strict=True))
         after = _residual(field(*trial), trial)
         ratio = missed / after.clamp(min=torch.finfo(after.dtype).tiny)

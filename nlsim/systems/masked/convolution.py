@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from nlsim.errors import unknown_name
-from nlsim.systems.masked.layer import as_number, bias_level, observed, select
+from nlsim.systems.masked.layer import as_number, observed, select, select_into
 
 PaddingCountsAs = Literal["observed", "missing"]
 
@@ -138,10 +138,6 @@ class MaskedConv2d(torch.nn.Module):
     def with_fraction(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return a and the observed fraction of each window, shape ``(sample, 1, height, width)``."""
         number = observed(values) if mask is None else as_number(mask, values.dtype)
-        gated = select(values, number)
-        if mask is not None and mask.is_floating_point():
-            gated = gated * number
-        made = conv2d(gated, self.weight, None, self.stride, self.padding, self.dilation)
         channels = 1 if number.ndim < 3 else number.shape[-3]
         fraction = window_fraction(
             number.expand(values.shape[0], channels, *values.shape[-2:]),
@@ -151,10 +147,14 @@ class MaskedConv2d(torch.nn.Module):
             dilation=self.dilation,
             padding_counts_as=self.padding_counts_as,
         )
-        if self.bias is None and self.compensation is None:
-            return made, fraction
-        per_channel = [each if each is None else each[:, None, None] for each in (self.bias, self.compensation)]
-        return made + bias_level(fraction, *per_channel), fraction
+        is_soft = mask is not None and mask.is_floating_point()
+        gated = select(values, number) * number if is_soft else select_into(values, number)
+        made = conv2d(gated, self.weight, None, self.stride, self.padding, self.dilation)
+        if self.bias is not None:
+            made = torch.addcmul(made, fraction, self.bias[:, None, None])
+        if self.compensation is not None:
+            made = torch.addcmul(made, 1.0 - fraction, self.compensation[:, None, None])
+        return made, fraction
 
     def extra_repr(self) -> str:
         """Return what ``repr`` shows between the brackets."""

@@ -27,7 +27,7 @@ from nlsim.core.system import Fraction, Inputs
 from nlsim.errors import NlsimError
 from nlsim.systems.activation import Activation
 from nlsim.systems.backprop import required_input
-from nlsim.systems.masked.layer import gate, masked_affine, observed_fraction
+from nlsim.systems.masked.layer import masked_affine, observed_fraction
 
 Form = Literal["state", "potential"]
 """What the state is: the output x of a neuron, or its potential v with output φ(v)."""
@@ -40,6 +40,22 @@ def shown_mask(inputs: Inputs) -> Tensor:
     """Return m(t), or ones where the inputs have none."""
     given = required_input(inputs)
     return torch.ones_like(given, dtype=torch.bool) if inputs.mask is None else inputs.mask
+
+
+def seen_fraction(inputs: Inputs, shares: Tensor | None = None) -> Tensor:
+    """Return μ(m) of the inputs, shape ``(..., sample, 1)``; exactly 1 where they have no mask."""
+    given, mask = required_input(inputs), shown_mask(inputs)
+    shape = torch.broadcast_shapes(given.shape, mask.shape)  # type: ignore[no-untyped-call]
+    return observed_fraction(mask.expand(shape), given.dtype, shares)
+
+
+def fraction_channel(shares: Tensor | None = None) -> Observable:
+    """Return the channel of the observed fraction."""
+
+    def fraction(t: float, state: object, inputs: Inputs) -> Tensor:
+        return seen_fraction(inputs, shares).squeeze(-1)
+
+    return Observable("observed_fraction", ("sample",), "observed fraction μ(m) of the inputs", fraction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +131,7 @@ class MaskedNeuron:
 
     def fraction(self, inputs: Inputs) -> Tensor:
         """Return μ(m), shape ``(..., sample, 1)``."""
-        mask = shown_mask(inputs)
-        seen = gate(required_input(inputs), mask)
-        return observed_fraction(mask.expand(seen.shape), seen.dtype, self.shares)
+        return seen_fraction(inputs, self.shares)
 
     def output(self, state: Tensor) -> Tensor:
         """Return what other neurons see: x, or φ(v)."""
@@ -187,12 +201,7 @@ class MaskedNeuron:
                 "pre-activation a of the neurons",
                 lambda t, s, i: self.pre_activation(s, i),
             ),
-            Observable(
-                "observed_fraction",
-                ("sample",),
-                "observed fraction μ of the inputs",
-                lambda t, s, i: self.fraction(i).squeeze(-1),
-            ),
+            fraction_channel(self.shares),
             Observable("distance_to_neutral", ("sample",), "distance of the state from the neutral one", distance),
         ]
         return {each.name: each for each in seen}

@@ -25,7 +25,7 @@ from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError
 from nlsim.systems.activation import Activation
 from nlsim.systems.backprop import required_input, required_target
-from nlsim.systems.masked.dynamics import shown_mask
+from nlsim.systems.masked.dynamics import fraction_channel, shown_mask
 from nlsim.systems.masked.layer import gate, masked_affine, observed_fraction
 
 
@@ -154,10 +154,11 @@ class MaskedEnergy:
         return identity - slope.square() * self.recurrent
 
     def observables(self) -> Mapping[str, Observable]:
-        """Return the state and its energy."""
+        """Return the state, its energy and the observed fraction."""
         seen = (
             Observable("activity", ("sample", "neuron"), "state s of the neurons", lambda t, s, i: s),
             Observable("energy", ("sample",), "energy E of each sample", self.energy),
+            fraction_channel(self.shares),
         )
         return {each.name: each for each in seen}
 

@@ -10,7 +10,7 @@ a = Σ_j m_j w_j x_j + μ b + (1 − μ) w_c. Shares π_j ≥ 0 with Σ π_j = 1
 
 Slots of missing inputs may hold anything, NaN and infinities included: they are selected away before any product.
 Selection and count are done in floating point, where one pass over the inputs is several times cheaper than a pass
-over booleans, so a layer costs little more than a dense one (``tools/bench/masked.py``).
+over booleans; ``tools/bench/masked.py`` measures what a layer costs in units of the dense one.
 
 References
 ----------
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def observed(values: Tensor) -> Tensor:
@@ -32,7 +33,22 @@ def observed(values: Tensor) -> Tensor:
         x of any shape, with NaN in the slots of missing inputs.
     """
     at_hand = values.detach() if values.requires_grad else values
-    return at_hand.clone().eq_(at_hand)  # in place: the answer stays floating
+    if is_transformed():
+        return (at_hand == at_hand).to(at_hand.dtype)
+    return torch.eq(at_hand, at_hand, out=torch.empty_like(at_hand))  # the answer takes the dtype of its memory
+
+
+def is_transformed() -> bool:
+    """Whether a transform is at work that knows no results written into given memory.
+
+    Those of ``torch.func``, forward-mode differentiation, and autocast, which chooses the dtype of a result itself.
+    """
+    return bool(
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled("cuda")
+    )
 
 
 def as_number(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -58,6 +74,17 @@ def select(values: Tensor, number: Tensor) -> Tensor:
     number = number.detach() if number.requires_grad else number
     # ReLU's derivative selects by the sign of its second argument; torch.where on a boolean costs 15 times as much
     seen: Tensor = torch.ops.aten.threshold_backward(values, number, 0.0)
+    return seen
+
+
+def select_into(values: Tensor, number: Tensor) -> Tensor:
+    """Return :func:`select` in the memory of ``number``, which is lost, where derivatives do not forbid it.
+
+    For callers who own ``number``: one copy of the inputs less to keep in the cache beside the weights.
+    """
+    if number.shape != values.shape or values.requires_grad or number.requires_grad or is_transformed():
+        return select(values, number)
+    seen: Tensor = torch.ops.aten.threshold_backward.grad_input(values, number, 0.0, grad_input=number)
     return seen
 
 
@@ -88,10 +115,19 @@ def observed_fraction(mask: Tensor, dtype: torch.dtype, shares: Tensor | None = 
         return number.unsqueeze(-1)  # one number for all inputs
     if shares is None:
         # the sum is a whole number, so p/p = 1; a mean may multiply by a rounded 1/p instead
-        return number.sum(-1, keepdim=True) / number.shape[-1]
+        return number.sum(-1, keepdim=True).div_(number.shape[-1])
     carried = number * shares
     seen, lost = carried.sum(-1, keepdim=True), (shares - carried).sum(-1, keepdim=True)
     return seen / (seen + lost)
+
+
+def gate_and_count(values: Tensor, mask: Tensor | None, shares: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return :func:`gate` and :func:`observed_fraction`; without a mask, what is NaN is missing."""
+    number = observed(values) if mask is None else as_number(mask, values.dtype)
+    fraction = observed_fraction(number, values.dtype, shares)
+    if mask is not None and mask.is_floating_point():
+        return select(values, number) * number, fraction
+    return select_into(values, number), fraction  # the number is a copy of ours
 
 
 def bias_level(fraction: Tensor, bias: Tensor | None, compensation: Tensor | None) -> Tensor:
@@ -122,6 +158,8 @@ def affine(
         return gated @ weight.mT + level
     level = bias_level(fraction, bias, compensation)
     if gated.ndim == 2:
+        if level.shape == (gated.shape[0], weight.shape[0]) and not is_transformed():
+            return level.addmm_(gated, weight.mT)
         return torch.addmm(level, gated, weight.mT)
     shape = (*gated.shape[:-1], weight.shape[0])
     flat = torch.addmm(level.expand(shape).reshape(-1, shape[-1]), gated.reshape(-1, gated.shape[-1]), weight.mT)
@@ -161,7 +199,5 @@ def masked_affine(
         ``torch.nn.functional.linear``, in value and gradients: the same product is called on the same numbers.
         Cost: one matrix product and three passes over the inputs.
     """
-    number = as_number(mask, values.dtype)
-    seen = select(values, number)
-    gated = seen * number if mask.is_floating_point() else seen
-    return affine(gated, observed_fraction(number, values.dtype, shares), weight, bias, compensation)
+    gated, fraction = gate_and_count(values, mask, shares)
+    return affine(gated, fraction, weight, bias, compensation)

@@ -6,18 +6,63 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from nlsim.systems.masked.layer import affine, as_number, observed, observed_fraction, select
+from nlsim.errors import NlsimError
+from nlsim.systems.masked.layer import affine, gate_and_count, is_transformed
 from nlsim.systems.masked.shares import check_shares
+
+
+def is_known_complete(values: Tensor) -> bool:
+    """Whether it is cheap to know, and true, that nothing is NaN.
+
+    One pass that only reads: NaN anywhere makes the sum NaN. Never true on an accelerator, which would have to be
+    waited for, nor while a function is being traced or transformed; a sum of infinities of both signs is not true
+    either. Where the answer is no the layer goes the long way and finds the same bits.
+    """
+    if values.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed():
+        return False
+    total = values.detach().sum().item()
+    return total == total
+
+
+def check_mask(mask: object, values: Tensor) -> None:
+    """Refuse a mask that is no tensor, or whose shape does not broadcast to that of the values.
+
+    Its numbers are not looked at, which would cost a pass and a wait for the device.
+
+    Raises
+    ------
+    NlsimError
+        Saying which.
+    """
+    if not isinstance(mask, Tensor):
+        raise NlsimError(
+            "A mask is a tensor.",
+            where="mask",
+            given=type(mask).__name__,
+            allowed="torch.Tensor: boolean, integer 0 and 1, or floating in [0, 1]",
+            advice="Use torch.as_tensor(mask).",
+        )
+    shape, whole = tuple(mask.shape), tuple(values.shape)
+    fits = len(shape) <= len(whole) and all(m in (1, v) for m, v in zip(reversed(shape), reversed(whole), strict=False))
+    if not fits:
+        raise NlsimError(
+            "The mask does not fit the values.",
+            where="mask",
+            given=f"shape {shape}, for values of shape {whole}",
+            allowed="the shape of the values, or one that broadcasts to it",
+        )
 
 
 @final
 class MaskedLinear(torch.nn.Module):
     """a = W(m ⊙ x) + μ(m) b, with μ the observed fraction; compensated, + (1 − μ) w_c.
 
-    A complete input gives bit for bit what ``torch.nn.Linear`` gives, in value and in every gradient, also in a
-    batch beside incomplete rows. Weights start as those of ``torch.nn.Linear`` from the same generator, and its
-    ``state_dict`` can be loaded (``strict=False`` where there is a compensatory weight to keep).
+    A complete input in row-major memory gives bit for bit what ``torch.nn.Linear`` gives, in value and in every
+    gradient, also in a batch beside incomplete rows; in another layout products may be summed in another order.
+    Weights start as those of ``torch.nn.Linear`` from the same generator, and its ``state_dict`` can be loaded
+    (``strict=False`` where there is a compensatory weight to keep).
 
     Parameters
     ----------
@@ -76,6 +121,10 @@ class MaskedLinear(torch.nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if in_features < 1:
+            raise NlsimError(
+                "A share of the bias belongs to an input.", where="in_features", given=in_features, allowed="≥ 1"
+            )
         dense = torch.nn.Linear(in_features, out_features, bias, device=device, dtype=dtype)
         self.in_features, self.out_features = in_features, out_features
         self.weight = torch.nn.Parameter(dense.weight)
@@ -98,20 +147,20 @@ class MaskedLinear(torch.nn.Module):
             m, 1 where observed, of a shape that broadcasts to it; boolean, integer (0 and 1), or floating in
             [0, 1]. By default what is NaN is missing.
         """
+        if mask is not None:
+            check_mask(mask, values)
+        elif self.compensation is None and is_known_complete(values):
+            return linear(values, self.weight, self.bias)
         return self.with_fraction(values, mask)[0]
 
     def with_fraction(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return a and the observed fraction μ, shape ``(..., 1)``, which a layer above may go on with."""
-        number = observed(values) if mask is None else as_number(mask, values.dtype)
-        gated = select(values, number)
-        if mask is not None and mask.is_floating_point():
-            gated = gated * number
-        fraction = observed_fraction(number, values.dtype, self.shares)
+        gated, fraction = gate_and_count(values, mask, self.shares)
         return affine(gated, fraction, self.weight, self.bias, self.compensation), fraction
 
     def extra_repr(self) -> str:
         """Return what ``repr`` shows between the brackets."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
-            f"is_compensated={self.compensation is not None}"
+            f"is_compensated={self.compensation is not None}, has_shares={self.shares is not None}"
         )

@@ -25,7 +25,7 @@ from torch import Tensor
 from nlsim.core.observable import Observable
 from nlsim.core.system import Fraction, Inputs
 from nlsim.systems.backprop import required_input
-from nlsim.systems.masked.dynamics import shown_mask
+from nlsim.systems.masked.dynamics import fraction_channel, shown_mask
 from nlsim.systems.masked.layer import gate
 
 
@@ -99,12 +99,13 @@ class NeuMissFlow:
         return torch.where(shown_mask(inputs) > 0, required_input(inputs), guess)
 
     def observables(self) -> Mapping[str, Observable]:
-        """Return the state, and the inputs with what it says of the missing ones."""
+        """Return the state, the inputs with what it says of the missing ones, and the observed fraction."""
         seen = (
             Observable("activity", ("sample", "input"), "state h of the units", lambda t, s, i: s),
             Observable(
                 "completed", ("sample", "input"), "inputs, missing ones inferred", lambda t, s, i: self.completed(s, i)
             ),
+            fraction_channel(),
         )
         return {each.name: each for each in seen}
 

@@ -229,6 +229,42 @@ class Reliability:
 
 
 @dataclass(frozen=True, eq=False)
+class MissingValues:
+    """A signal whose input has NaN where nothing was observed: those entries are masked.
+
+    Parameters
+    ----------
+    signal : Signal
+        u(t) and z(t); a mask that it has already is multiplied in.
+    """
+
+    signal: Signal
+
+    def edge_after(self, t: float) -> float:
+        """Return the next edge of the signal."""
+        return self.signal.edge_after(t)
+
+    def interval_after(self, t: float) -> float:
+        """Return the end of the signal's interval."""
+        return interval_after(self.signal, t)
+
+    def piece(self, t: float) -> Piece:
+        """Return the signal's piece with its mask; held where it is held."""
+        inner = self.signal.piece(t)
+        if isinstance(inner, Held):
+            return Held(without_missing(inner.inputs))
+        return lambda now: without_missing(inner(now))
+
+
+def without_missing(inputs: Inputs) -> Inputs:
+    """Return the inputs with a mask that is 0 where the input is NaN."""
+    if inputs.input is None:
+        return inputs
+    seen = (inputs.input == inputs.input).to(inputs.input.dtype)
+    return replace(inputs, mask=seen if inputs.mask is None else inputs.mask * seen)
+
+
+@dataclass(frozen=True, eq=False)
 class MaskedSignal:
     """A signal seen through masks: an entry is relied upon as far as all of them do, m = Π_k m_k.
 

@@ -98,9 +98,23 @@ class Neuron:
         return list(itertools.product((0, 1), repeat=self.p))
 
 
+def vanishes(expression: Expression) -> bool | None:
+    """Whether an expression vanishes identically; one that does not at a single point does not."""
+    answer = is_zero(expression)
+    if answer is None:
+        point = {s: sp.Rational(sp.prime(k + 5), sp.prime(k + 9)) for k, s in enumerate(ordered(expression))}
+        return False if expression.subs(point).is_zero is False else None
+    return answer
+
+
+def ordered(expression: Expression) -> list[Symbol]:
+    """Return the symbols of an expression by name."""
+    return sorted(expression.free_symbols, key=str)
+
+
 def prove(name: str, expected: str, differences: list[Expression]) -> Evidence:
     """Return whether all of the differences vanish identically."""
-    answers = [is_zero(sp.sympify(each)) for each in differences]
+    answers = [vanishes(sp.sympify(each)) for each in differences]
     held = f"{answers.count(True)} of {len(answers)} identities hold"
     return Evidence(Leg.PROOF, name, judge(every(answers) if answers else None), expected, held)
 

@@ -17,8 +17,13 @@ from nlsim.core.system import Inputs
 from nlsim.integrate.explicit import RK4
 from nlsim.integrate.relaxation import EXPONENTIAL_SWEEP
 from nlsim.systems.activation import ACTIVATIONS
+from nlsim.systems.hamiltonian.learning import CostateReversal
+from nlsim.systems.hamiltonian.reset import SampleReset
+from nlsim.systems.inference.learning import InferenceLearning
+from nlsim.systems.inference.post_activation import PostActivationFlow
 from nlsim.systems.masked.dynamics import MaskedNeuron
 from nlsim.systems.masked.energy import MaskedEnergy, contrastive_gradient
+from nlsim.systems.masked.learning import GatedSignal, with_constant
 from nlsim.systems.masked.sensitivity import MaskedSensitivity, SensitivityState
 from nlsim.systems.masked.signal import MaskedSignal, Outage, Outages
 from nlsim.systems.signals import Constant
@@ -32,6 +37,7 @@ from nlsim.theorems.masked.neuron_symbols import (
     identities,
     symbolic_neuron,
 )
+from nlsim.theorems.masked.no_learning_networks import NETWORK_CHECKS
 from nlsim.theorems.masked.runs import Draw, Garbage, draws, run
 from nlsim.theorems.masked.soft_mask_bounds import SMOOTH
 from nlsim.theorems.property import check_property
@@ -274,11 +280,29 @@ NO_LEARNING_IN_BLACKOUT = Theorem(
         "With V = 0, ∂x_i/∂b_i and ∂x_i/∂W_ij are the leaky integrals of φ'(a_i) μ and φ'(a_i) m_j u_j: a blackout "
         "injects exactly nothing, traces of earlier inputs fade at rate c (or freeze, where neurons hold), and a dead "
         "sensor's weights have sensitivity 0. Contrastive gradients of an energy-based net by W and b are exactly 0 in "
-        "a blackout, whatever the nudge. Under zero imputation biases go on being taught."
+        "a blackout, whatever the nudge. In networks that learn in time, a blackout gives W and b of the first layer "
+        "exactly 0: in the jump of inference learning, ∂F/∂W_ij = −γ e_i m_j u_j and ∂F/∂b_i = −γ μ e_i, with the "
+        "output clamped and e ≠ 0, and in the force on the weights' costates of Hamiltonian learning. Under zero "
+        "imputation biases go on being taught."
     ),
-    hypotheses=("V = 0 for the sensitivities", "V = Vᵀ for the energy", "no decay of weights, no momentum"),
+    hypotheses=(
+        "V = 0 for the sensitivities",
+        "V = Vᵀ for the energy",
+        "no decay of weights, no momentum, ε > 0 where errors are divided by n",
+    ),
     source="derived here",
-    about=(MaskedSensitivity, SensitivityState, MaskedEnergy, contrastive_gradient),
+    about=(
+        MaskedSensitivity,
+        SensitivityState,
+        MaskedEnergy,
+        contrastive_gradient,
+        GatedSignal,
+        with_constant,
+        InferenceLearning,
+        PostActivationFlow,
+        CostateReversal,
+        SampleReset,
+    ),
     checks=(
         prove_injection,
         prove_balance,
@@ -287,5 +311,6 @@ NO_LEARNING_IN_BLACKOUT = Theorem(
         blackout_property,
         contrastive,
         imputation_control,
+        *NETWORK_CHECKS,
     ),
 )

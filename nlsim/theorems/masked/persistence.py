@@ -16,7 +16,7 @@ from nlsim.core.system import Signal
 from nlsim.integrate.control import FixedStep
 from nlsim.integrate.explicit import RK4
 from nlsim.integrate.loop import Loop
-from nlsim.systems.activation import LOGISTIC, TANH
+from nlsim.systems.activation import LOGISTIC, Activation
 from nlsim.systems.masked.dynamics import MaskedNeuron
 from nlsim.theorems.evidence import Evidence, Leg, Table, judge
 from nlsim.theorems.masked.neuron_symbols import bridge_field
@@ -149,6 +149,6 @@ PERSISTENCE = Theorem(
     ),
     hypotheses=("m = 0", "d = 0, w_c = 0"),
     source="derived here",
-    about=(MaskedNeuron, TANH, LOGISTIC),
+    about=(MaskedNeuron, Activation),
     checks=(bridge_field, drive_is_neutral, single, symmetric_net, norm_control),
 )

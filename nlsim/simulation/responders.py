@@ -1,0 +1,91 @@
+"""Scenarios whose system responds to an input and does not learn; what it sees of the input, the mask says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlsim.core.system import Signal
+from nlsim.errors import ScenarioError
+from nlsim.scenario import model
+from nlsim.scenario.load import LoadedScenario
+from nlsim.simulation.masks import masked_signal
+from nlsim.simulation.signals import Driven, held_samples, samples_shown, sinusoids
+from nlsim.systems.masked.entries import ResponderEntry
+from nlsim.systems.signals import HeldSamples
+
+
+@dataclass(frozen=True)
+class Responder:
+    """A system that responds, with the signal it is to see.
+
+    Attributes
+    ----------
+    source : LoadedScenario
+        Where it came from.
+    values : model of the system
+        Its values in the scenario.
+    system
+        What moves.
+    signal : Signal
+        What would be seen were there no mask.
+    """
+
+    source: LoadedScenario
+    values: model.Responder
+    system: Any
+    signal: Signal
+
+    def drive(self, like: Tensor) -> Driven:
+        """Return the signal behind its mask and the initial state, tensors like ``like``."""
+        scenario, signal = self.source.values, self.signal
+        if scenario.mask is not None:
+            samples = samples_shown(scenario.signal)
+            signal = masked_signal(scenario.mask, signal, self.values.inputs, samples, scenario.seed, like)
+        return Driven(signal, self.system.initial_state(signal.piece(0.0)(0.0)), {})
+
+
+def build_responder(source: LoadedScenario, system: model.Responder, entry: ResponderEntry, like: Tensor) -> Responder:
+    """Make the system, of the data it will see where it is made of data, and its signal."""
+    scenario = source.values
+    signal: Signal
+    if isinstance(scenario.signal, model.Samples):
+        signal = held_samples(source, scenario.signal, like).signal
+    else:
+        assert isinstance(scenario.signal, model.Sinusoids)  # check_fit lets no other signal through
+        signal = sinusoids(scenario.signal, system.inputs, None, scenario.seed, like)
+    constants = {**system.model_dump(), **_moments(source, system, signal)}
+    return Responder(source, system, entry.build(constants, scenario.seed, like), signal)
+
+
+def _moments(source: LoadedScenario, system: model.Responder, signal: Signal) -> Mapping[str, Any]:
+    """Return mean and covariance of what NeuMiss is to know, those of the training inputs where none are given.
+
+    Raises
+    ------
+    ScenarioError
+        When their covariance, ridge included, is not positive definite in the scenario's dtype.
+    """
+    if not isinstance(system, model.NeuMiss):
+        return {}
+    if not isinstance(signal, HeldSamples):
+        return {"mean": 0.0 if system.mean is None else system.mean}
+    seen = signal.inputs.to(torch.float64)
+    mean = (seen.mean(0) if system.covariance is None else 0.0) if system.mean is None else system.mean
+    if system.covariance is not None:
+        return {"mean": mean}
+    covariance = torch.cov(seen.mT).reshape(system.inputs, system.inputs)
+    least, most = (float(each) + system.ridge for each in torch.linalg.eigvalsh(covariance)[[0, -1]])
+    if not least > torch.finfo(signal.inputs.dtype).eps * system.inputs * most:
+        raise ScenarioError(
+            "The covariance of the training inputs is singular.",
+            where=source.where("system", "ridge"),
+            given=f"a smallest eigenvalue of {least:.3g}, ridge = {system.ridge:g} included; the largest is {most:.3g}",
+            allowed="a ridge that makes all eigenvalues positive",
+            advice=f"Set system.ridge = {1e-2 * most:.1g}: some inputs hardly vary, or follow from others.",
+        )
+    return {"mean": mean, "covariance": covariance}

@@ -1,0 +1,158 @@
+"""Remake the figures of docs/explanation/masked.md and print its numbers: python tools/figures/masked.py [--seeds 3].
+
+Takes some minutes, most of them for the table of inference learning; ``--seeds 0`` leaves it out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import nlsim
+from nlsim.report.figures import BLUE, GREEN, GREY, ORANGE, RED
+from nlsim.simulation.build import build
+
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "_static" / "masked"
+NEUMISS = (
+    'system={name="neumiss", inputs=64, ridge=0.01}',
+    'signal={name="samples", dataset="digits", batch=359, interval=2000.0}',
+    'mask={name="random", rate=0.7, interval=2000.0}',
+    'stepper={name="exponential_sweep", dt=0.5}',
+    'record={every=2000.0, channels=["completed"]}',
+    "until=2000",
+)
+
+
+def run(name: str, *overrides: str) -> xr.Dataset:
+    """Run a shipped scenario and return what it recorded."""
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = nlsim.run(nlsim.load_scenario(name, overrides=overrides), Path(folder) / "run.nc")
+        assert outcome.ending.is_success, outcome.detail
+        with nlsim.open_run(outcome.path) as data:
+            return data.load()
+
+
+def tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def blackout() -> None:
+    """Draw neurons through an outage and a blackout, for both designs, and print how far they are from neutral."""
+    figure = Figure(figsize=(7.2, 5.6), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.2))
+    for axes, design, colour in zip(panels, ("forget", "hold"), (BLUE, RED), strict=False):
+        data = run("masked/blackout", f"system.outage={design}")
+        times, states = data["time"].values, data["activity"].values[:, 0]
+        axes.plot(times, states, color=colour, lw=1)
+        axes.set(ylabel="activity x", title=f"outage = {design}", ylim=(-0.8, 1.15))
+        before, after = (data["distance_to_neutral"].sel(time=t, method="nearest").item() for t in (20, 30))
+        print(f"{design}: distance to neutral {before:.6g} at 20, {after:.6g} at 30, ratio {after / before:.6g}")
+    going_on = run("masked/blackout", "system.recurrent_norm=2.0", "system.is_symmetric=true")
+    before, after = (going_on["distance_to_neutral"].sel(time=t, method="nearest").item() for t in (20, 30))
+    print(f"forget, symmetric V of norm 2: distance to neutral {before:.4g} at 20, {after:.4g} at 30")
+    panels[2].plot(times, data["observed_fraction"].values[:, 0], color=ORANGE, lw=1.5)
+    panels[2].set(xlabel="time", ylabel="observed\nfraction μ", ylim=(-0.08, 1.08))
+    for axes in panels:
+        tidy(axes)
+        axes.axvspan(10, 20, color=GREY, alpha=0.1, lw=0)
+        axes.axvspan(20, 30, color=GREY, alpha=0.28, lw=0)
+    for x, text in ((15, "two sensors out"), (25, "blackout")):
+        panels[0].text(x, 0.98, text, ha="center", fontsize=9)
+    figure.savefig(FOLDER / "blackout.png", dpi=90)
+
+
+def failing_sensors() -> None:
+    """Draw weights of dead and live sensors through an outage, without inertia and with it, and print how they move."""
+    figure = Figure(figsize=(7.2, 6.0), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True)
+    momentum = run("masked/failing_sensors", "system.eta=0.1", "system.beta=0.005")
+    plain = run("masked/failing_sensors")
+    weights = plain["weight_1"].values
+    lines = (
+        (panels[0], plain, slice(0, 4), RED, "pixels 27, 28, 35, 36: out from 500 to 1000"),
+        (panels[1], plain, slice(4, 8), BLUE, "pixels 18, 20, 42, 44: always there"),
+        (
+            panels[2],
+            momentum,
+            slice(0, 4),
+            GREEN,
+            "pixels 27, 28, 35, 36 in a network with inertia (eta = 0.1, beta = 0.005)",
+        ),
+    )
+    for axes, data, which, colour, title in lines:
+        found = data["weight_1"].values[:, 0, which]
+        axes.plot(data["time"].values, found, color=colour, lw=1.2, alpha=0.85)
+        axes.set(ylabel="weight", title=title)
+        axes.axvspan(500, 1000, color=GREY, alpha=0.18, lw=0)
+        tidy(axes)
+    panels[2].set(xlabel="time (images)")
+    times = plain["time"].values
+    out = (times >= 500) & (times <= 1000)
+    dead, live, inert = weights[out][..., :4], weights[out][..., 4:], momentum["weight_1"].values[out][..., :4]
+    print(f"frames in the outage: {out.sum()}, of which dead weights are the same bits: {same_bits(dead)}")
+    for name, values in (("dead", dead), ("live", live), ("dead, with inertia", inert)):
+        moved = np.abs(values[-1] - values[0])
+        print(f"{name}: moved through the outage by {moved.min():.3g} to {moved.max():.3g}")
+    for name, start, stop in (("before", 0, 500), ("after", 1000, 1400)):
+        first, last = (plain["weight_1"].sel(time=t, method="nearest").values[..., :4] for t in (start, stop))
+        print(f"dead, {name}: moved by {np.abs(last - first).min():.3g} to {np.abs(last - first).max():.3g}")
+    complete = run("masked/failing_sensors", 'mask={name="random", rate=1.0, interval=1400.0}')
+    for name, data in (("outage", plain), ("nothing missing", complete)):
+        found = [100 * data["test_accuracy"].sel(time=t, method="nearest").item() for t in (500, 1000, 1400)]
+        print(f"test accuracy, {name}: " + ", ".join(f"{each:.1f}" for each in found) + " % at 500, 1000, 1400")
+    figure.savefig(FOLDER / "failing_sensors.png", dpi=110)
+
+
+def same_bits(values: np.ndarray) -> int:
+    """Return how many frames equal the first, bit by bit."""
+    return int((values == values[0]).all(axis=(1, 2)).sum())
+
+
+def neumiss() -> None:
+    """Print how well NeuMiss infers the missing pixels of digits, beside their mean over the training images."""
+    source = nlsim.load_scenario("masked/blackout", overrides=NEUMISS)
+    shown = build(source).signal.piece(0.0)(0.0)
+    assert shown.input is not None
+    assert shown.mask is not None
+    system = build(source).system
+    found = run("masked/blackout", *NEUMISS)["completed"].values[-1]
+    missing = shown.mask.numpy() == 0
+    image = shown.input.numpy()
+    for name, guess in (("NeuMiss", found), ("mean", np.broadcast_to(system.mean.numpy(), image.shape))):
+        print(f"{name}: rms error of missing pixels {np.sqrt(np.square(guess - image)[missing].mean()):.4f}")
+
+
+def inference(seeds: int) -> None:
+    """Print test accuracy of inference learning against the share of pixels that is seen while it learns."""
+    print(f"{'observed':>10}{'test accuracy':>16}{'least':>8}{'most':>8}")
+    for rate in (1.0, 0.75, 0.5, 0.25):
+        found = [
+            100 * run("masked/inference", f"mask.rate={rate}", f"seed={seed}")["test_accuracy"].values[-1]
+            for seed in range(seeds)
+        ]
+        print(f"{rate:>10g}{statistics.mean(found):>16.1f}{min(found):>8.1f}{max(found):>8.1f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    blackout()
+    failing_sensors()
+    neumiss()
+    if options.seeds:
+        inference(options.seeds)
+
+
+if __name__ == "__main__":
+    main()
