@@ -33,13 +33,9 @@ def follow(path: str | Path, *, pause: float = 0.5) -> Iterator[xr.Dataset]:
     RunFileError
         As of :func:`~nlsim.record.trajectory.open_run`; also when the file is taken away meanwhile.
     """
-    is_sure = False
     while True:
         with open_run(path) as data:
             is_over = data.attrs[fmt.STATE] != fmt.RUNNING
-            if data.attrs[fmt.STATE] == fmt.INTERRUPTED and not is_sure:
-                is_sure = True  # a run may close its file between two glances at it, so it is looked at once more
-                continue
             yield data
         if is_over:
             return

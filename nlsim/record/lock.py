@@ -75,19 +75,18 @@ def is_claimed(path: Path) -> bool | None:
     return bool(struct.unpack_from("h", answer)[0] != fcntl.F_UNLCK)
 
 
-def has_writer(path: Path, host: Any, pid: Any) -> bool:
-    """Return whether a file without an ending is still being written.
+def has_writer(claimed: bool | None, host: Any, pid: Any) -> bool:
+    """Return whether a file without an ending was being written before it was read.
 
     The lock says so where there are locks; else, or on the word of another machine, what the file itself says.
 
     Parameters
     ----------
-    path : Path
-        The file.
+    claimed : bool or None
+        What :func:`is_claimed` said before the file was read; afterwards its writer may have closed it.
     host, pid
         The machine and process that began it, as the file has them.
     """
-    claimed = is_claimed(path)
     if claimed is not None and host == platform.node():
         return claimed
     return bool(claimed) or is_elsewhere(host, pid)

@@ -56,11 +56,12 @@ def open_run(path: str | Path) -> xr.Dataset:
     for _ in range(_TRIES):
         with open_hdf5(path):
             pass  # it is one of ours, and harmless
+        was_claimed = is_claimed(path)  # asked first: what is read after it is of that instant or a later one
         try:
-            return _open_dataset(path)
+            return _open_dataset(path, was_claimed=was_claimed)
         except Exception as error:  # a damaged file can make the libraries raise anything
             reason = error
-        if not is_claimed(path):
+        if not was_claimed and not is_claimed(path):
             break
         # the writer added a block, or put the closed file in its place, between two of our reads
         time.sleep(_PAUSE)
@@ -110,6 +111,7 @@ def open_hdf5(path: str | Path, *, is_mine: bool = False) -> Iterator[h5py.File]
         raise RunFileError("There is no such run file.", where=str(path))
     reason: Exception
     for _ in range(_TRIES):
+        was_claimed = is_claimed(path)
         try:
             file, source = _open_file(path, is_mine=is_mine)
         except RunFileError:
@@ -118,7 +120,7 @@ def open_hdf5(path: str | Path, *, is_mine: bool = False) -> Iterator[h5py.File]
             reason = error
         else:
             break
-        if is_mine or not is_claimed(path):
+        if is_mine or not (was_claimed or is_claimed(path)):
             raise RunFileError(f"This run file cannot be opened: {reason}", where=str(path)) from reason
         time.sleep(_PAUSE)  # its writer is at work
     else:
@@ -146,7 +148,7 @@ def _open_file(path: Path, *, is_mine: bool) -> tuple[h5py.File, AbstractContext
         raise
 
 
-def _open_dataset(path: Path) -> xr.Dataset:
+def _open_dataset(path: Path, *, was_claimed: bool | None) -> xr.Dataset:
     """Open a file that is harmless with xarray, its whole frames only."""
     manner = _manner(path)
     with ExitStack() as closing:
@@ -155,7 +157,7 @@ def _open_dataset(path: Path) -> xr.Dataset:
         dataset = closing.enter_context(
             xr.open_dataset(source, engine="h5netcdf", decode_times=False, decode_timedelta=False, driver_kwds=driver)
         )
-        whole = _whole_frames(guarded(dataset, str(path)), path)
+        whole = _whole_frames(guarded(dataset, str(path)), was_claimed=was_claimed)
         whole.set_close(closing.pop_all().close)
         return whole
 
@@ -177,13 +179,13 @@ def _manner(path: Path, *, is_mine: bool = False) -> _Manner:
     return _Manner.LEFT if is_mine or is_claimed(path) is False else _Manner.LIVE
 
 
-def _whole_frames(dataset: xr.Dataset, path: Path) -> xr.Dataset:
+def _whole_frames(dataset: xr.Dataset, *, was_claimed: bool | None) -> xr.Dataset:
     """Drop the frames whose time is not written yet, and say which state the file is in."""
     finite = np.isfinite(dataset[fmt.TIME].values)
     frames = len(finite) if finite.all() else int(finite.argmin())
     whole = dataset.isel({fmt.TIME: slice(0, frames)})  # keeps the arrays on disk
     host, pid = (whole.attrs.pop(name, None) for name in (fmt.WRITER_HOST, fmt.WRITER_PID))
-    if whole.attrs[fmt.STATE] == fmt.RUNNING and not has_writer(path, host, pid):
+    if whole.attrs[fmt.STATE] == fmt.RUNNING and not has_writer(was_claimed, host, pid):
         whole.attrs[fmt.STATE] = whole.attrs[fmt.ENDING] = fmt.INTERRUPTED
         whole.attrs[fmt.ENDING_DETAIL] = "the process that wrote the file is gone"
     return whole

@@ -16,6 +16,7 @@ import pytest
 import xarray as xr
 
 from nlsim.record import ChannelSpec, RunWriter, open_run
+from nlsim.record.lazy import guarded
 
 # writes frames i = 0, 1, …, where everything is a function of i, until told to stop
 WRITER = """
@@ -231,3 +232,23 @@ def test_leaving_without_an_ending_interrupts_the_file(tmp_path: Path):
         pass
     with open_run(path) as dataset:
         assert dataset.attrs["state"] == "interrupted"
+
+
+def test_a_run_that_closes_while_it_is_looked_at_was_not_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "run.nc"
+    with start(path, 10, "wait") as process:
+        wait_for(process, "open")
+        wait_for(process, "ready")
+
+        def slow(dataset: xr.Dataset, where: str) -> xr.Dataset:  # the file is open, its state not yet judged
+            if process.poll() is None:
+                process.communicate("\n")
+            return guarded(dataset, where)
+
+        monkeypatch.setattr("nlsim.record.trajectory.guarded", slow)
+        with open_run(path) as dataset:
+            assert dataset.attrs["state"] == "running"
+            assert check(dataset) == 8
+    with open_run(path) as dataset:
+        assert dataset.attrs["state"] == "complete"
+        assert check(dataset) == 10
