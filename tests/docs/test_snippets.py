@@ -2,7 +2,8 @@
 
 The snippets of a page run in order, in a folder of their own. In a shell block a line is a command of nlsim, a target
 of the Makefile, or the installation of an extra; ``# exit 2`` says with which code it ends. A text block after a shell
-block is what the command prints: the labels at the head of its lines must be there, numbers may differ.
+block is what the command prints: the labels at the head of its lines must be there, numbers may differ. A TOML block that
+begins with ``# NAME.toml`` is a file of that name.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from nlsim.theorems.evidence import Evidence, Finding, Leg
 
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# ([\w-]+\.toml)\n")
 EXIT = re.compile(r"\s+# exit (\d)$")
 
 
@@ -78,6 +80,8 @@ def test_snippets_run(
             case "python":
                 exec(compile(snippet.text, str(page), "exec"), names)
                 printed = ""
+            case "toml" if named := FILE.match(snippet.text):
+                Path(named.group(1)).write_text(snippet.text, encoding="utf-8")
             case "text" if printed:
                 assert_labels(snippet.text, printed)
                 printed = ""

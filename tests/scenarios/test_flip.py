@@ -70,7 +70,7 @@ def test_scalar_without_euler_does_not_track(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("q", "least", "most"), [(10, 0.99, 1.01), (100, 0.28, 0.34), (1000, 0.01, 0.033)])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_network_table(q: int, least: float, most: float, seed: int, tmp_path: Path) -> None:
     data = run(tmp_path, NET, f"system.tracking_weight={q}", f"seed={seed}", ERROR_ONLY)
     # two-digit ranges over seeds, each end by half a unit of its last digit
