@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nlsim.analysis.frames import recorded
+
 if TYPE_CHECKING:
     import xarray
 
 
 def summarise_channel(variable: xarray.DataArray) -> tuple[str, str]:
     """Return first and last frame of a channel as text: a number, or the norm ``|…|`` of an array."""
+    variable = recorded(variable)
     if variable.sizes["time"] == 0:
         return "", ""
 

@@ -113,6 +113,9 @@ def _curve(variable: xarray.DataArray, width: int) -> list[float]:
     """Return up to so many values at equal distances, the last one among them; of an array its norm."""
     import numpy as np
 
+    from nlsim.analysis.frames import recorded
+
+    variable = recorded(variable)
     frames = variable.sizes["time"]
     if not frames:
         return []

@@ -305,6 +305,8 @@ def _define_channel(
             "long_name": channel.long_name or channel.name,
         }
     )
+    if channel.every is not None:
+        variable.attrs[fmt.RECORDED_EVERY] = channel.every
     along = [c.name for c in coordinates if c.dim in channel.dimensions and c.name != c.dim]
     if along:
         variable.attrs["coordinates"] = " ".join(along)

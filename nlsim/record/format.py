@@ -39,6 +39,8 @@ ENDING: Final = "ending"
 ENDING_DETAIL: Final = "ending_detail"
 SCENARIO: Final = "scenario"
 CHANNEL: Final = "channel"
+RECORDED_EVERY: Final = "recorded_every"
+"""Of a channel with times of its own: their distance; at the others it is NaN."""
 WRITER_HOST: Final = "writer_host"
 WRITER_PID: Final = "writer_pid"
 
@@ -123,6 +125,8 @@ class ChannelSpec:
         For a person: what it is, with its symbol.
     coordinates : mapping of str to array
         For each axis of which only some entries are recorded, their indices (from 0), shape ``(size,)``.
+    every : float or None
+        Distance of its own times, > 0; its frames at other times are NaN, and the file says so.
 
     Raises
     ------
@@ -137,6 +141,7 @@ class ChannelSpec:
     units: str = "1"
     long_name: str = ""
     coordinates: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    every: float | None = None
 
     def __post_init__(self) -> None:
         variable_name(self.name)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nlsim.analysis.frames import recorded
+
 if TYPE_CHECKING:
     import xarray
 
@@ -153,6 +155,7 @@ def _is_drawable(variable: xarray.DataArray) -> bool:
 
 def scalar_line(name: str, variable: xarray.DataArray) -> Line:
     """Return a channel with one number a frame as a line of this name; it is read."""
+    variable = recorded(variable)
     times = np.asarray(variable["time"].values, dtype=np.float64)
     return Line(name, times, np.asarray(variable.values, dtype=np.float64))
 

@@ -1,18 +1,59 @@
-"""Figures of ensembles and of what trajectories hold: a mean with its band, a spectrum."""
+"""Figures of ensembles and of what trajectories hold: means with their bands, a spectrum."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from nlsim.analysis.ensemble import summarise_ensemble
+from nlsim.analysis.frames import recorded
 from nlsim.analysis.spectrum import power_spectrum
+from nlsim.errors import RunFileError
 from nlsim.report.style import BLUE, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+def draw_runs(runs: Sequence[xarray.Dataset]) -> Figure:
+    """Draw runs of one kind, such as those of several seeds: a panel for each scalar channel that all of them have.
+
+    Parameters
+    ----------
+    runs : sequence of xarray.Dataset
+        At least two, recorded at the same times.
+
+    Raises
+    ------
+    RunFileError
+        They have no scalar channel in common, or other times.
+    """
+    names = [str(name) for name in runs[0].data_vars if all(name in run and run[name].ndim == 1 for run in runs)]
+    if not names:
+        raise RunFileError("The runs have no scalar channel in common.", advice="Record loss, for example.")
+    rows = (len(names) + 1) // 2
+    figure = Figure(figsize=(11, 3.6 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, name in enumerate(names, start=1):
+        axes = figure.add_subplot(rows, min(2, len(names)), number)
+        draw_band(axes, _members([recorded(run[name]) for run in runs]))
+    return figure
+
+
+def _members(channels: Sequence[xarray.DataArray]) -> xarray.DataArray:
+    try:
+        return xarray.concat(channels, "ensemble", join="exact", combine_attrs="override")
+    except ValueError:
+        raise RunFileError(
+            f"The runs have the channel '{channels[0].name}' at different times.",
+            given=", ".join(f"{each.sizes['time']} frames" for each in channels[:8]),
+            allowed="runs of the same [record] and until",
+        ) from None
 
 
 def draw_band(axes: Axes, variable: xarray.DataArray, *, dim: str = "ensemble", confidence: float = 0.95) -> None:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from nlsim.analysis.frames import recorded
 from nlsim.errors import RunFileError
 from nlsim.report.inference import draw_free_energy, draw_prediction_errors
 from nlsim.report.phase import draw_state_and_costate
@@ -30,7 +31,7 @@ def draw_run(data: xarray.Dataset) -> Figure:
     RunFileError
         When the run holds none of these channels.
     """
-    panels = [draw for draw, needed in _PANELS if all(name in data for name in needed)]
+    panels = [(draw, needed) for draw, needed in _PANELS if all(name in data for name in needed)]
     if not panels or data.sizes["time"] == 0:
         raise RunFileError(
             "The run holds nothing that can be drawn.",
@@ -41,12 +42,19 @@ def draw_run(data: xarray.Dataset) -> Figure:
     rows = (len(panels) + 1) // 2
     figure = Figure(figsize=(11, 3.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    for number, draw in enumerate(panels, start=1):
+    for number, (draw, needed) in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, min(2, len(panels)), number)
         axes.spines[["top", "right"]].set_visible(False)
-        draw(axes, data)
+        draw(axes, _frames_with(data, needed))
     figure.suptitle(f"{data.attrs.get('title', '')}\nending: {data.attrs.get('ending', 'unknown')}", fontsize=12)
     return figure
+
+
+def _frames_with(data: xarray.Dataset, needed: tuple[str, ...]) -> xarray.Dataset:
+    """Return the frames at which all of these channels were recorded."""
+    for name in needed:
+        data = data.sel(time=recorded(data[name])["time"])
+    return data
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -72,18 +80,21 @@ def draw_learning(axes: Axes, data: xarray.Dataset) -> None:
     axes.set(xlabel="time", ylabel="loss (sum over samples)", title="Learning")
     handles, labels = axes.get_legend_handles_labels()
     if "test_loss" in data:
-        handles += axes.semilogy(times, data["test_loss"].values, color=GREY, lw=1.2, label="loss, test samples")
+        test_loss = recorded(data["test_loss"])
+        handles += axes.semilogy(
+            test_loss["time"].values, test_loss.values, color=GREY, lw=1.2, label="loss, test samples"
+        )
         labels.append("loss, test samples")
     if "test_accuracy" in data:
         right = axes.twinx()
-        accuracy = 100 * data["test_accuracy"].values
-        handles += right.plot(times, accuracy, color=RED, lw=1.5, label="test accuracy")
+        accuracy = 100 * recorded(data["test_accuracy"])
+        handles += right.plot(accuracy["time"].values, accuracy.values, color=RED, lw=1.5, label="test accuracy")
         labels.append("test accuracy")
         right.set_ylabel("test accuracy [%]")
         right.set_ylim(0, 100)
         right.annotate(
-            f"{accuracy[-1]:.1f} %",
-            (times[-1], accuracy[-1]),
+            f"{accuracy.values[-1]:.1f} %",
+            (accuracy["time"].values[-1], accuracy.values[-1]),
             (-6, -14),
             textcoords="offset points",
             ha="right",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray
 
+from nlsim.analysis.frames import recorded
 from nlsim.report.style import BLUE, plain
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def draw_tracking(axes: Axes, data: xarray.Dataset) -> None:
     """Draw the root mean square distance from the target."""
-    error = data["tracking_error"]
+    error = recorded(data["tracking_error"])
     others = [dim for dim in error.dims if dim != "time"]
     size = (error.astype(np.float64) ** 2).mean(others) ** 0.5
     axes.plot(size["time"].values, size.values, color=BLUE, lw=0.8)

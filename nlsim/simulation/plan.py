@@ -36,8 +36,6 @@ class Recorded:
         Indices kept along each axis; None: all.
     reduction : Reduction or None
         What the entries are made into.
-    every : float or None
-        Distance of its own times; None: every record time.
     spec : ChannelSpec
         What a frame of it looks like in the file.
     """
@@ -45,12 +43,11 @@ class Recorded:
     observable: Observable
     selection: tuple[torch.Tensor | None, ...]
     reduction: Reduction | None
-    every: float | None
     spec: ChannelSpec
 
     def is_due(self, t: float) -> bool:
         """Whether it is recorded at a record time."""
-        return self.every is None or is_multiple(t, self.every)
+        return self.spec.every is None or is_multiple(t, self.spec.every)
 
     def read(self, t: float, state: Any, inputs: Inputs) -> NDArray[Any]:
         """Return the value now, cut to the selection and reduced, in the precision of the run."""
@@ -187,11 +184,11 @@ def _recorded(
         _check_thinning(channel, dtype, source)
     if record.dtype == "float32" and dtype.kind == "f":
         dtype = np.dtype(np.float32)
-    spec = ChannelSpec(channel.recorded_name, dims, shape, dtype, units, long_name, indices)
+    spec = ChannelSpec(channel.recorded_name, dims, shape, dtype, units, long_name, indices, channel.every)
     selection = tuple(
         None if chosen is None else torch.tensor(chosen, device=value.device) for chosen in chosen_by_axis
     )
-    return Recorded(observable, selection, reduction, channel.every, spec), coordinates
+    return Recorded(observable, selection, reduction, spec), coordinates
 
 
 def _check_selection(channel: model.Channel, sizes: Mapping[str, int], where: str) -> None:

@@ -2,8 +2,8 @@
 
 The snippets of a page run in order, in a folder of their own. In a shell block a line is a command of nlsim, a target
 of the Makefile, or the installation of an extra; ``# exit 2`` says with which code it ends. A text block after a shell
-block is what the command prints: the labels at the head of its lines must be there, numbers may differ. A TOML block that
-begins with ``# NAME.toml`` is a file of that name.
+block is what the command prints: the labels at the head of its lines must be there, numbers may differ. A TOML block
+that begins with ``# NAME.toml`` is a file of that name.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import xarray as xr
 from scipy import stats
 
 from nlsim.analysis.energy import energy_drift, power_balance
-from nlsim.analysis.ensemble import student_quantile, summarise_ensemble
+from nlsim.analysis.ensemble import summarise_ensemble
 from nlsim.analysis.family import refine
 from nlsim.analysis.lyapunov import largest_exponent, parting_rate
 from nlsim.analysis.spectrum import dominant_frequency, power_spectrum
@@ -140,13 +140,6 @@ def test_twins_part_at_the_rate_of_the_flow() -> None:
         parting_rate(base, base)
     with pytest.raises(ValueError, match="same times"):
         parting_rate(base, base.assign_coords(time=times + 1))
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 3, 9, 30, 500])
-@pytest.mark.parametrize("probability", [0.05, 0.5, 0.9, 0.975, 0.9995])
-def test_students_quantiles(freedom: int, probability: float) -> None:
-    expected = stats.t.ppf(probability, freedom)
-    assert student_quantile(probability, freedom) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_an_ensemble_has_its_mean_and_interval() -> None:

@@ -72,6 +72,30 @@ def test_run_show_plot(nlsim: Run, tmp_path: Path) -> None:
     assert len(picture) > 20_000
 
 
+def test_plots_of_several_runs_and_of_chosen_channels(nlsim: Run, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    for seed in (0, 1):
+        more = ["--set", f"seed={seed}", "--set", "record.every=0.1"]
+        assert nlsim("run", "hamiltonian/digits", *SHORT, *more, "--out", f"runs/{seed}.nc").returncode == 0
+    for words, picture in (
+        (["runs"], "runs/runs.png"),
+        (["runs/0.nc", "runs/1.nc", "-o", "both.png"], "both.png"),
+        (["runs/0.nc", "--spectrum", "loss", "-o", "spectrum.png"], "spectrum.png"),
+        (["runs/0.nc", "--phase", "activity/1", "costate/1", "-o", "phase.png"], "phase.png"),
+    ):
+        drawn = nlsim("plot", *words)
+        assert drawn.returncode == 0, drawn.stderr
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    for words, expected in (
+        (["runs/0.nc", "--spectrum", "los"], "Did you mean 'loss'?"),
+        (["runs", "--spectrum", "loss"], "of one run"),
+        (["runs/0.nc", "runs/1.nc", "-o", "runs/1.nc"], "would replace"),
+    ):
+        refused = nlsim("plot", *words)
+        assert refused.returncode == 2
+        assert expected in refused.stderr
+
+
 def test_force_replaces(nlsim: Run, tmp_path: Path) -> None:
     (tmp_path / "out.nc").write_text("mine")
     assert nlsim("run", "hamiltonian/digits", *SHORT, "--out", "out.nc", "--force").returncode == 0

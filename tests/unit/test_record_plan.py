@@ -12,7 +12,11 @@ import torch
 import xarray as xr
 
 import nlsim
+from nlsim.analysis.summary import summarise_channel
+from nlsim.cli.watch import _curve
 from nlsim.errors import ScenarioError
+from nlsim.report.chart import charts_of
+from nlsim.report.figures import draw_run
 from nlsim.scenario.load import LoadedScenario, parse_scenario
 from nlsim.simulation.build import build
 from nlsim.simulation.reduction import Reduction
@@ -222,3 +226,32 @@ class TestStorage:
             assert file["activity_1_histogram"].shape == (11, 2)
             assert file["activity_1_histogram"].coordinates == "activity_1_histogram_from activity_1_histogram_to"
         assert xr.open_dataset(tmp_path / "run.nc", engine="h5netcdf").load().sizes["activity_3_histogram_bin"] == 2
+
+
+class TestThinnedChannelsAreShown:
+    """A channel with times of its own is NaN at the others; what people look at leaves those out."""
+
+    CHANNELS = '{name = "loss", every = 0.3}, {name = "weight/1", every = 0.5}, "activity/1", "costate/1"'
+
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> xr.Dataset:
+        return recorded(tmp_path, self.CHANNELS)
+
+    def test_the_file_says_so(self, data: xr.Dataset):
+        assert data["loss"].attrs["recorded_every"] == 0.3
+        assert "recorded_every" not in data["activity_1"].attrs
+
+    def test_summaries_and_curves(self, data: xr.Dataset):
+        loss, weight = (data[name].dropna("time", how="all") for name in ("loss", "weight_1"))
+        assert loss["time"].values == pytest.approx([0.0, 0.3, 0.6, 0.9])
+        assert weight["time"].values == pytest.approx([0.0, 0.5, 1.0])
+        assert summarise_channel(data["loss"])[1] == f"{loss.values[-1]:.4g}"
+        assert _curve(data["loss"], 40) == loss.values.tolist()
+        assert _curve(data["weight_1"], 40) == [np.linalg.norm(w) for w in weight.values]
+        lines = {line.name: line for chart in charts_of(data) for line in chart.lines}
+        assert lines["loss"].values.tolist() == loss.values.tolist()
+
+    def test_figures(self, data: xr.Dataset):
+        learning = draw_run(data).axes[0].get_lines()[0]
+        assert np.isfinite(learning.get_ydata()).all()
+        assert len(learning.get_ydata()) == 4

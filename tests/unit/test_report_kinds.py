@@ -8,7 +8,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nlsim.report.ensemble import draw_band, draw_spectrum
+from nlsim.errors import RunFileError
+from nlsim.report.ensemble import draw_band, draw_runs, draw_spectrum
 from nlsim.report.figures import draw_run
 from nlsim.report.inference import draw_free_energy, draw_prediction_errors
 from nlsim.report.phase import draw_phase
@@ -114,3 +115,25 @@ def test_a_run_is_drawn_by_what_it_recorded(channels: list[str], titles: list[st
         }
     )
     assert [each.get_title() for each in draw_run(data).axes] == titles
+
+
+def run_of(values: np.ndarray, **more: xr.DataArray) -> xr.Dataset:
+    return xr.Dataset({"loss": over_time(values), "weight": over_time(np.ones((41, 2)), "n"), **more})
+
+
+def test_runs_of_one_kind_are_a_mean_and_a_band() -> None:
+    levels = np.array([1.0, 2.0, 6.0])
+    thin = over_time(np.where(np.arange(41) % 10, np.nan, 5.0))
+    thin.attrs["recorded_every"] = 0.5
+    runs = [run_of(level + np.zeros(41), accuracy=thin) for level in levels]
+    loss, accuracy = draw_runs(runs).axes
+    (mean,) = loss.get_lines()
+    np.testing.assert_allclose(mean.get_ydata(), 3.0, rtol=1e-15)
+    # Student's t of two degrees of freedom at 97.5 % is 4.302653; s = √7
+    band = loss.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(3 + 4.302652729911275 * np.sqrt(7 / 3), rel=1e-9)
+    assert len(accuracy.get_lines()[0].get_ydata()) == 5
+    with pytest.raises(RunFileError, match="at different times"):
+        draw_runs([runs[0], runs[1].isel(time=slice(0, 5))])
+    with pytest.raises(RunFileError, match="no scalar channel in common"):
+        draw_runs([runs[0], runs[1][["weight"]]])

@@ -85,7 +85,7 @@ def seconds(source: LoadedScenario, folder: Path) -> float:
 
 
 def grown(steps: int, folder: Path) -> float:
-    """Return the MiB that a run of so many steps takes at its most, beyond what this process holds after a short one."""
+    """Return the MiB that a run of so many steps takes at its most, beyond what is held after a short one."""
     source = scenario("[64, 32, 10]", 32, steps, FRAME, WEIGHTS, "")
     seconds(scenario("[64, 32, 10]", 32, 100, FRAME, WEIGHTS, ""), folder)
     Path("/proc/self/clear_refs").write_text("5")  # the mark of the most memory is set to what is held now
