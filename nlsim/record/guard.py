@@ -19,6 +19,7 @@ _FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h
 _INFLATION: Final = 1100
 """Deflate makes at most 1032 bytes of one."""
 _SLACK: Final = 2**16
+_MOST_TEXTS: Final = 10**6
 _NO_VARIABLE: Final = b"This is a netCDF dimension but not a netCDF variable"
 
 
@@ -108,9 +109,27 @@ def _fault_of_object(name: str, thing: Any, size: int) -> tuple[str, str] | None
             return "a name", where
         if math.prod(held.shape) * held.dtype.itemsize > size + _SLACK:
             return "an attribute larger than the file", where
+    what = _fault_of_heap(thing)
+    if what is not None:
+        return what, name
     given = thing.attrs.get(fmt.CHANNEL)
     if given is not None and not (isinstance(given, str) and fmt.is_channel_name(given)):
         return "a name", f"{name}, attribute {fmt.CHANNEL}: {printable_name(str(given))}"
+    return None
+
+
+def _fault_of_heap(thing: h5py.Group | h5py.Dataset) -> str | None:
+    """Read what lies in the global heap, once, while the file is screened; later readers would not come to an end."""
+    if isinstance(thing, h5py.Dataset) and h5py.check_string_dtype(thing.dtype) is not None:
+        if thing.size > _MOST_TEXTS:
+            return f"more than {_MOST_TEXTS} texts"
+        thing[...]
+    for attribute in thing.attrs:
+        held = thing.attrs.get_id(attribute)
+        if held.dtype.hasobject:
+            if math.prod(held.shape) > _MOST_TEXTS:
+                return f"more than {_MOST_TEXTS} texts or references"
+            thing.attrs[attribute]
     return None
 
 

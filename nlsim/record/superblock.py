@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from nlsim.errors import RunFileError
 
 _SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 _LAYOUT: Final = struct.Struct("<8sBBBBQQQQI")
 """Signature, version, sizes of offsets and lengths, flags, base, extension, end of file, root, checksum."""
+HEAD_BYTES: Final = _LAYOUT.size
 _WRITER: Final = 0b001
 _SWMR_WRITER: Final = 0b100
 _WORD: Final = 2**32 - 1
@@ -49,9 +49,9 @@ def read_superblock(path: Path) -> Superblock:
         Not an HDF5 file, or one of a version that nlsim never writes.
     """
     with open(path, "rb") as file:
-        head = file.read(_LAYOUT.size)
+        head = file.read(HEAD_BYTES)
         size = file.seek(0, os.SEEK_END)
-    if len(head) < _LAYOUT.size or not head.startswith(_SIGNATURE):
+    if len(head) < HEAD_BYTES or not head.startswith(_SIGNATURE):
         raise RunFileError(
             "This is not an HDF5 file, so not a run file.",
             where=str(path),
@@ -77,67 +77,13 @@ def take_off_marks(path: Path) -> None:
     new is put upon blocks that the superblock had not heard of.
     """
     with open(path, "r+b") as file:
-        head = _without_marks(file.read(_LAYOUT.size), file.seek(0, os.SEEK_END))
+        head = without_marks(file.read(HEAD_BYTES), file.seek(0, os.SEEK_END))
         file.seek(0)
         file.write(head)
 
 
-class Unmarked(io.RawIOBase):
-    """A killed writer's file to be read, shown without that writer's marks; nothing is written.
-
-    HDF5 would read the file as it is only in the mode for live files, in which it waits for a writer to
-    repair whatever is damaged.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
-        self._size = self._file.seek(0, os.SEEK_END)
-        self._file.seek(0)
-        self._head = _without_marks(self._file.read(_LAYOUT.size) or b"", self._size)
-        self._at = 0
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-        super().close()
-
-    def readable(self) -> bool:
-        """Return that it can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return that it can be sought."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a place, however far: a damaged file has addresses beyond every file, and HDF5 asks for them."""
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """Return the place."""
-        return self._at
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Read into a buffer from the place, and go on; beyond the end there are zeros, as HDF5 has it."""
-        view = memoryview(buffer).cast("B")
-        count = 0
-        if 0 <= self._at < self._size:
-            self._file.seek(self._at)
-            count = int(self._file.readinto(view) or 0)
-            covered = self._head[self._at : self._at + count]
-            view[: len(covered)] = covered
-        view[count:] = bytes(len(view) - count)
-        self._at += len(view)
-        return len(view)
-
-
-def _without_marks(head: bytes, size: int) -> bytes:
+def without_marks(head: bytes, size: int) -> bytes:
+    """Return the first bytes of a file of this size without a writer's marks, its end being the end of the file."""
     fields = list(_LAYOUT.unpack(head))
     fields[4] &= ~(_WRITER | _SWMR_WRITER)
     fields[7] = max(fields[7], size)

@@ -19,7 +19,8 @@ from nlsim.record import format as fmt
 from nlsim.record.guard import refuse_foreign
 from nlsim.record.lazy import guarded
 from nlsim.record.lock import has_writer, is_claimed
-from nlsim.record.superblock import Unmarked, read_superblock
+from nlsim.record.screened import Screened
+from nlsim.record.superblock import read_superblock
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.05
@@ -138,9 +139,9 @@ def open_hdf5(path: str | Path, *, is_mine: bool = False) -> Iterator[h5py.File]
 def _open_file(path: Path, *, is_mine: bool) -> tuple[h5py.File, AbstractContextManager[Any]]:
     """Return an open file, and what is to be closed after it."""
     manner = _manner(path, is_mine=is_mine)
-    if manner is not _Manner.LEFT:
-        return h5py.File(path, "r", swmr=manner is _Manner.LIVE), nullcontext()
-    source = Unmarked(path)
+    if manner is _Manner.LIVE:
+        return h5py.File(path, "r", swmr=True), nullcontext()
+    source = Screened(path)
     try:
         return h5py.File(source, "r"), source
     except BaseException:
@@ -152,7 +153,7 @@ def _open_dataset(path: Path, *, was_claimed: bool | None) -> xr.Dataset:
     """Open a file that is harmless with xarray, its whole frames only."""
     manner = _manner(path)
     with ExitStack() as closing:
-        source: Any = closing.enter_context(Unmarked(path)) if manner is _Manner.LEFT else path
+        source: Any = closing.enter_context(Screened(path)) if manner is _Manner.LEFT else path
         driver = {"swmr": True} if manner is _Manner.LIVE else None
         dataset = closing.enter_context(
             xr.open_dataset(source, engine="h5netcdf", decode_times=False, decode_timedelta=False, driver_kwds=driver)
