@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from nlsim.core.system import Inputs, Signal
 from nlsim.errors import ScenarioError
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
+from nlsim.simulation.signals import samples_shown
 from nlsim.systems.backprop import required_input
 from nlsim.systems.masked.learning import GatedSignal, gated_input, with_constant
 from nlsim.systems.masked.signal import Mask, MaskedSignal, MissingValues, Outage, Outages, RandomMask, without_missing
@@ -94,41 +96,74 @@ def check_mask(source: LoadedScenario) -> None:
 
 
 def _check_normalisers(source: LoadedScenario) -> None:
-    """Refuse a blackout where errors are divided by n = ‖(m ⊙ u, μ)‖² without an ε: nothing seen makes n = 0."""
+    """Refuse a blackout, sure or likely, where errors are divided by n = ‖(m ⊙ u, μ)‖² without an ε: it makes n = 0."""
     system = source.values.system
-    if not _has_blackout(source):
-        return
-    parts = [("precision", "epsilon"), ("update", "epsilon"), ("epsilon",)]
-    for keys in parts:
-        owner = system if len(keys) == 1 else getattr(system, keys[0], None)
-        divides = isinstance(
-            owner, model.StepPrecision | model.NormalisedLeastMeanSquares | model.BackpropagationProximal
+    for keys, has_each in _dividers(system):
+        met = _blackouts(source, has_each=has_each)
+        if met <= MOST_BLACKOUTS:
+            continue
+        owner = system if len(keys) == 1 else getattr(system, keys[0])
+        time = "a time in which all inputs are missing"
+        found = (
+            time if math.isinf(met) else f"{met:.2g} draws of the mask expected to miss all inputs of what is divided"
         )
-        if divides and getattr(owner, "epsilon", None) == 0.0:
-            raise ScenarioError(
-                "Where nothing is seen, this rule divides by 0.",
-                where=source.where("system", *keys),
-                given=f"{getattr(owner, 'name', '')} with epsilon = 0, and a time in which all inputs are missing",
-                allowed="epsilon > 0",
-                advice=f"Set {'.'.join(('system', *keys))} = 1e-3, or leave one sensor on.",
-            )
+        raise ScenarioError(
+            "Where nothing is seen, this rule divides by 0.",
+            where=source.where("system", *keys),
+            given=f"{getattr(owner, 'name', '')} with {keys[-1]} = 0, and {found}",
+            allowed=f"{keys[-1]} > 0, or at most {MOST_BLACKOUTS:g} such draws expected in the whole run",
+            advice=f"Set {'.'.join(('system', *keys))} = 1e-3: nothing seen then teaches nothing; "
+            + ("or leave one sensor on." if math.isinf(met) else "or take a higher mask.rate."),
+        )
 
 
-def _has_blackout(source: LoadedScenario) -> bool:
-    """Return whether there is certainly a time before the end of the run in which no sensor works."""
+MOST_BLACKOUTS = 1e-2
+"""A run in a hundred may meet a sample of which nothing is seen, and end as diverged."""
+
+
+def _dividers(system: model.System) -> list[tuple[tuple[str, ...], bool]]:
+    """Return the keys of an ε that is 0, and whether a single sample without inputs is enough to divide by it.
+
+    A precision belongs to each sample; the updates divide by the mean over the batch.
+    """
+    found: list[tuple[tuple[str, ...], bool]] = []
+    precision, update = getattr(system, "precision", None), getattr(system, "update", None)
+    if isinstance(precision, model.StepPrecision) and precision.epsilon == 0.0:
+        found.append((("precision", "epsilon"), True))
+    if isinstance(update, model.NormalisedLeastMeanSquares) and update.epsilon == 0.0:
+        found.append((("update", "epsilon"), False))
+    if isinstance(update, model.Adam) and update.is_normalised and update.normaliser_epsilon == 0.0:
+        found.append((("update", "normaliser_epsilon"), False))
+    if isinstance(system, model.BackpropagationProximal) and system.epsilon == 0.0:
+        found.append((("epsilon",), False))
+    return found
+
+
+def _blackouts(source: LoadedScenario, *, has_each: bool) -> float:
+    """Return how often nothing is seen of a sample, or of a whole batch: infinity where certain, else expected draws.
+
+    What the data themselves do not have is not counted.
+    """
     values = source.values
-    if not isinstance(values.mask, model.Outages):
-        return isinstance(values.mask, model.RandomMask) and values.mask.rate == 0.0
     assert isinstance(values.system, model.Learner | model.Responder)  # check_mask lets no other system through
-    every = set(range(_sensors(values.system)))
-    for instant in {each.start for each in values.mask.outages if each.start < values.until}:
+    sensors, mask = _sensors(values.system), values.mask
+    if isinstance(mask, model.RandomMask):
+        if mask.rate == 0.0:
+            return math.inf
+        samples = samples_shown(values.signal) if mask.each == "sample" else 1
+        dark = (1.0 - mask.rate) ** (sensors if has_each else sensors * samples)
+        return math.ceil(values.until / mask.interval) * (samples if has_each else 1) * dark
+    if not isinstance(mask, model.Outages):
+        return 0.0
+    every = set(range(sensors))
+    for instant in {each.start for each in mask.outages if each.start < values.until}:
         silent: set[int] = set()
-        for each in values.mask.outages:
+        for each in mask.outages:
             if each.start <= instant < each.stop:
                 silent |= every if each.sensors == "all" else set(each.sensors)
         if silent >= every:
-            return True
-    return False
+            return math.inf
+    return 0.0
 
 
 def _sensors(system: model.Learner | model.Responder) -> int:
