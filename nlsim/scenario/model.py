@@ -41,6 +41,7 @@ from nlsim.scenario.masks import MissingValues as MissingValues
 from nlsim.scenario.masks import Outage as Outage
 from nlsim.scenario.masks import Outages as Outages
 from nlsim.scenario.masks import RandomMask as RandomMask
+from nlsim.scenario.masks import Reliability as Reliability
 from nlsim.scenario.networks import Graph as Graph
 from nlsim.scenario.networks import Layers as Layers
 from nlsim.scenario.networks import Network as Network

@@ -116,6 +116,13 @@ def check_widths(source: LoadedScenario, inputs: int, outputs: int) -> None:
                 given=system.inputs,
                 allowed=f"{inputs}, as many as the data set has features",
             )
+        if isinstance(system, model.MaskedEnergy) and system.nudge != 0.0 and system.neurons < outputs:
+            raise ScenarioError(
+                "There are fewer neurons than classes to be nudged to.",
+                where=source.where("system", "neurons"),
+                given=system.neurons,
+                allowed=f"at least {outputs}, one for each class",
+            )
         return
     network = system.network
     if isinstance(network, model.Graph):

@@ -144,6 +144,13 @@ def _check_responder(source: LoadedScenario, system: model.Responder) -> None:
             given=f"{values.signal.name}, with the system {system.name}",
             allowed="samples, sinusoids",
         )
+    if isinstance(system, model.MaskedEnergy) and system.nudge != 0.0 and not isinstance(values.signal, model.Samples):
+        raise ScenarioError(
+            "There is no target to be nudged to.",
+            where=source.where("system", "nudge"),
+            given=f"nudge = {system.nudge:g}, with the signal {values.signal.name}",
+            allowed="0, or the signal samples",
+        )
     if isinstance(system, model.NeuMiss):
         lists: tuple[str, ...] = ("mean",)
         count, what = system.inputs, "input"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from nlsim.core.observable import Observable
+from nlsim.core.randomness import generator
 from nlsim.core.system import Inputs, Signal
 from nlsim.errors import ScenarioError
 from nlsim.scenario import model
@@ -15,14 +18,37 @@ from nlsim.scenario.load import LoadedScenario
 from nlsim.simulation.signals import samples_shown
 from nlsim.systems.backprop import required_input
 from nlsim.systems.masked.learning import GatedSignal, gated_input, with_constant
-from nlsim.systems.masked.signal import Mask, MaskedSignal, MissingValues, Outage, Outages, RandomMask, without_missing
+from nlsim.systems.masked.shares import GroupedMask, group_shares
+from nlsim.systems.masked.signal import (
+    Mask,
+    MaskedSignal,
+    MissingValues,
+    Outage,
+    Outages,
+    RandomMask,
+    Reliability,
+    without_missing,
+)
 
 
-def make_mask(chosen: model.Outages | model.RandomMask, sensors: int, samples: int, seed: int, like: Tensor) -> Mask:
+def make_mask(
+    chosen: model.Outages | model.RandomMask | model.Reliability, sensors: int, samples: int, seed: int, like: Tensor
+) -> Mask:
     """Return m(t) for inputs of so many sensors and samples."""
     if isinstance(chosen, model.RandomMask):
         each = samples if chosen.each == "sample" else None
-        return RandomMask(sensors, chosen.rate, chosen.interval, each, seed, like)
+        if chosen.groups is None:
+            return RandomMask(sensors, chosen.rate, chosen.interval, each, seed, like)
+        drawn = RandomMask(len(chosen.groups), chosen.rate, chosen.interval, each, seed, like)
+        return GroupedMask(drawn, chosen.groups)
+    if isinstance(chosen, model.Reliability):
+        phase = generator(seed, "mask phase").uniform(0.0, 2 * math.pi, sensors)
+        parts = (chosen.level, chosen.amplitude, chosen.frequency, phase if chosen.phase is None else chosen.phase)
+        # one number a sensor, so that the mask has an entry for each even where they are alike
+        level, amplitude, frequency, shift = (
+            torch.as_tensor(each, dtype=like.dtype, device=like.device).expand(sensors) for each in parts
+        )
+        return Reliability(level, torch.minimum(amplitude, torch.minimum(level, 1 - level)), frequency, shift)
     outages = [
         Outage(sensor, each.start, each.stop)
         for each in chosen.outages
@@ -39,9 +65,16 @@ def masked_signal(chosen: model.Mask, signal: Signal, sensors: int, samples: int
     return MaskedSignal(there, (make_mask(chosen, sensors, samples, seed, like),))
 
 
-def gate_signal(signal: Signal, *, has_bias: bool) -> tuple[Signal, Mapping[str, Observable]]:
+def bias_shares(chosen: model.Mask, like: Tensor) -> Tensor | None:
+    """Return how much of the biases each input carries, tensors like ``like``; None where all carry the same."""
+    return None if chosen.groups is None else group_shares(chosen.groups, dtype=like.dtype, device=like.device)
+
+
+def gate_signal(
+    signal: Signal, shares: Tensor | None = None, *, has_bias: bool
+) -> tuple[Signal, Mapping[str, Observable]]:
     """Return a masked signal as a network takes it, and the channel of the observed fraction where there is one."""
-    gated = GatedSignal(signal, has_bias)
+    gated = GatedSignal(signal, has_bias, shares)
     if not has_bias:
         return gated, {}
 
@@ -52,10 +85,10 @@ def gate_signal(signal: Signal, *, has_bias: bool) -> tuple[Signal, Mapping[str,
     return gated, {seen.name: seen}
 
 
-def gate_samples(inputs: Tensor, *, has_bias: bool) -> Tensor:
+def gate_samples(inputs: Tensor, shares: Tensor | None = None, *, has_bias: bool) -> Tensor:
     """Return test samples as the network takes them: all that the data have of them is seen."""
     shown = without_missing(Inputs(inputs))
-    return required_input(with_constant(shown) if has_bias else gated_input(shown))
+    return required_input(with_constant(shown, shares) if has_bias else gated_input(shown))
 
 
 def check_mask(source: LoadedScenario) -> None:
@@ -82,6 +115,17 @@ def check_mask(source: LoadedScenario) -> None:
             advice="A neuron of a graph has inputs from its neighbours too, which no mask hides.",
         )
     sensors = _sensors(system)
+    groups = values.mask.groups
+    if groups is not None and sum(groups) != sensors:
+        raise ScenarioError(
+            "The groups do not cover the inputs.",
+            where=source.where("mask", "groups"),
+            given=f"{len(groups)} variables with {sum(groups)} inputs together",
+            allowed=f"{sensors} inputs together",
+            advice="Each entry says how many neighbouring inputs belong together; a number of its own has 1.",
+        )
+    if isinstance(values.mask, model.Reliability):
+        _check_reliability(source, values.mask, sensors)
     if isinstance(values.mask, model.Outages):
         for position, outage in enumerate(values.mask.outages):
             missing = [] if outage.sensors == "all" else [each for each in outage.sensors if each >= sensors]
@@ -93,6 +137,30 @@ def check_mask(source: LoadedScenario) -> None:
                     allowed=f"0 to {sensors - 1}",
                 )
     _check_normalisers(source)
+
+
+def _check_reliability(source: LoadedScenario, mask: model.Reliability, sensors: int) -> None:
+    """Refuse lists that do not fit the inputs, and a mask that leaves [0, 1]."""
+    for key in ("level", "amplitude", "frequency", "phase"):
+        given = getattr(mask, key)
+        if isinstance(given, list) and len(given) != sensors:
+            raise ScenarioError(
+                f"The list '{key}' does not fit the inputs.",
+                where=source.where("mask", key),
+                given=f"{len(given)} numbers",
+                allowed=f"one number, or a list of {sensors} (one per input)",
+            )
+    level, amplitude = np.broadcast_to(mask.level, sensors), np.broadcast_to(mask.amplitude, sensors)
+    beyond = np.flatnonzero(amplitude > np.minimum(level, 1.0 - level) + 1e-12)  # 0.1 fits 0.9, whatever rounding says
+    if beyond.size:
+        first = int(beyond[0])
+        raise ScenarioError(
+            "This reliability leaves the range of a mask.",
+            where=source.where("mask", "amplitude"),
+            given=f"level {level[first]:g}, amplitude {amplitude[first]:g} (input {first})",
+            allowed="level ± amplitude within 0 to 1",
+            advice=f"Take an amplitude of at most {min(level[first], 1.0 - level[first]):g} there.",
+        )
 
 
 def _check_normalisers(source: LoadedScenario) -> None:
@@ -151,8 +219,11 @@ def _blackouts(source: LoadedScenario, *, has_each: bool) -> float:
         if mask.rate == 0.0:
             return math.inf
         samples = samples_shown(values.signal) if mask.each == "sample" else 1
-        dark = (1.0 - mask.rate) ** (sensors if has_each else sensors * samples)
+        drawn = sensors if mask.groups is None else len(mask.groups)
+        dark = (1.0 - mask.rate) ** (drawn if has_each else drawn * samples)
         return math.ceil(values.until / mask.interval) * (samples if has_each else 1) * dark
+    if isinstance(mask, model.Reliability):
+        return 0.0 if np.any(mask.level) else math.inf  # a moment at 0 takes no time
     if not isinstance(mask, model.Outages):
         return 0.0
     every = set(range(sensors))

@@ -58,7 +58,8 @@ def build_responder(source: LoadedScenario, system: model.Responder, entry: Resp
     else:
         assert isinstance(scenario.signal, model.Sinusoids)  # check_fit lets no other signal through
         signal = sinusoids(scenario.signal, system.inputs, None, scenario.seed, like)
-    constants = {**system.model_dump(), **_moments(source, system, signal)}
+    groups = None if scenario.mask is None else scenario.mask.groups
+    constants = {**system.model_dump(), **_moments(source, system, signal), "groups": groups}
     return Responder(source, system, entry.build(constants, scenario.seed, like), signal)
 
 

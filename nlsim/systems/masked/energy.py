@@ -166,12 +166,18 @@ class MaskedEnergy:
         return identity - slope.square() * self.recurrent
 
     def observables(self) -> Mapping[str, Observable]:
-        """Return the state, its energy and the observed fraction."""
-        seen = (
+        """Return the state, its energy and the observed fraction; if nudged, how far it is from the target."""
+
+        def distance(t: float, state: Tensor, inputs: Inputs) -> Tensor:
+            return self._miss(state, inputs).square().sum(-1).sqrt()
+
+        seen = [
             Observable("activity", ("sample", "neuron"), "state s of the neurons", lambda t, s, i: s),
             Observable("energy", ("sample",), "energy E of each sample", self.energy),
             fraction_channel(self.shares),
-        )
+        ]
+        if self.nudge != 0.0:
+            seen.append(Observable("distance_to_target", ("sample",), "distance of s_o from the target z", distance))
         return {each.name: each for each in seen}
 
     def _along(self, change: Tensor, state: Tensor, inputs: Inputs) -> Tensor:
