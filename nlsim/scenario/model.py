@@ -47,6 +47,7 @@ from nlsim.scenario.networks import Layers as Layers
 from nlsim.scenario.networks import Network as Network
 from nlsim.scenario.signals import PatchedCosine as PatchedCosine
 from nlsim.scenario.signals import Samples as Samples
+from nlsim.scenario.signals import Series as Series
 from nlsim.scenario.signals import Signal as Signal
 from nlsim.scenario.signals import SineTarget as SineTarget
 from nlsim.scenario.signals import Sinusoids as Sinusoids

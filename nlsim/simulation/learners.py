@@ -73,6 +73,7 @@ class Learner:
             case model.Sinusoids() as chosen:
                 return sinusoids(chosen, inputs, outputs, scenario.seed, like), {}
             case chosen:
+                assert not isinstance(chosen, model.Series)  # check_fit lets no signal without targets through
                 return target(chosen, outputs, scenario.seed, like, like.new_empty(1, 0)), {}
 
 

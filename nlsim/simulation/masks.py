@@ -103,7 +103,7 @@ def check_mask(source: LoadedScenario) -> None:
             "There are no inputs to be masked.",
             where=where,
             given=f"{values.mask.name}, with the signal {signal.name}",
-            allowed="signals with inputs: samples, sinusoids",
+            allowed="signals with inputs: samples, series, sinusoids",
             advice="Leave out [mask].",
         )
     if isinstance(system, model.Learner) and isinstance(system.network, model.Graph):
