@@ -69,8 +69,7 @@ def _weather() -> TimeSeries:
     hours = (instants - instants.min()).astype(np.int64)
     values = np.full((hours.max() + 1, len(kinds) * len(places)), np.nan)
     for column, (kind, place) in enumerate((kind, place) for kind in kinds for place in places):
-        # an hour that was written down twice keeps what was written first
-        rows = np.flatnonzero(np.asarray(table["origin"]) == place)[::-1]
+        rows = np.flatnonzero(np.asarray(table["origin"]) == place)
         values[hours[rows], column] = table[kind].to_numpy(np.float64)[rows]
     return TimeSeries(
         "weather",

