@@ -70,7 +70,7 @@ def test_a_scenario_that_does_not_mask_refuses_missing_values(name: str) -> None
         build(source)
     text = str(refused.value)
     assert f"{data.missing} values missing, in {PUBLISHED[name][4]} of {len(data.labels)} samples" in text
-    assert "allowed: digits, mnist, breast_cancer, wine\n" in text
+    assert "allowed: digits, mnist, breast_cancer, wine, noisy_xor\n" in text
     assert "signal" in text
     assert "missing_values" in text
 

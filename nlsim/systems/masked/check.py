@@ -30,7 +30,7 @@ def check_values(mask: Tensor, where: str = "mask") -> None:
         return
     at_hand = mask.detach()
     least, most = torch.aminmax(at_hand)  # NaN anywhere makes both NaN, for which no comparison holds
-    if bool((least >= 0) & (most <= 1)):
+    if least.item() >= 0 and most.item() <= 1:
         return
     empty = torch.isnan(at_hand)
     numbers = at_hand[~empty]
