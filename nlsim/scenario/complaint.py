@@ -38,12 +38,17 @@ def explain(failure: ValidationError, raw: dict[str, Any], where: Where) -> Scen
 def _keys(location: tuple[int | str, ...], raw: Any, *, is_missing: bool) -> tuple[str, ...]:
     """Drop what the validator adds to a location: names of the branches of a union."""
     keys: list[str] = []
+    is_entered = False  # whether the part before led into this table; a branch named like one of its keys comes here
     for position, part in enumerate(location, start=1):
+        was_entered, is_entered = is_entered, False
         if isinstance(raw, dict) and isinstance(part, str):
+            if was_entered and raw.get("name") == part:
+                continue
             if part not in raw and not (is_missing and position == len(location)):
                 continue
             keys.append(part)
             raw = raw.get(part)
+            is_entered = True
         elif isinstance(raw, list) and isinstance(part, int) and part < len(raw):
             keys.append(str(part))
             raw = raw[part]

@@ -52,6 +52,9 @@ class MaskedEnergy(_Population):
 
     name: Literal["masked_energy"]
     """Which system."""
+    nudge: Annotated[float, Field(gt=-1, le=1e18, allow_inf_nan=False)] = 0.0
+    """β: adds β ½|s_o − z|² to the energy, o being the last neurons, one for each class of the samples; 0 leaves them
+    free."""
 
 
 class NeuMiss(Model):

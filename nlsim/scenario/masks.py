@@ -1,4 +1,4 @@
-"""The schema of what is seen of the inputs: sensors that fall silent, and entries missing at random."""
+"""The schema of what is seen of the inputs: sensors that fall silent or fade, and entries missing at random."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from nlsim.scenario.value import Model, NonNegative, Positive
+from nlsim.scenario.value import Count, Finite, Model, NonNegative, Positive, Vector
 
 Sensor = Annotated[int, Field(ge=0)]
 
@@ -28,7 +28,15 @@ class Outage(Model):
         return self
 
 
-class Outages(Model):
+class _Seen(Model):
+    """What all masks have in common."""
+
+    groups: Annotated[list[Count], Field(min_length=1)] | None = None
+    """How many neighbouring inputs each source variable has, e.g. [1, 3] for a number and a one-hot category of three;
+    left out, each has one. Variables carry equal shares of the biases, and are drawn as a whole by a random mask."""
+
+
+class Outages(_Seen):
     """Whole sensors that fall silent for a while, for all samples alike."""
 
     name: Literal["outages"]
@@ -37,7 +45,7 @@ class Outages(Model):
     """When, and which; they may overlap."""
 
 
-class RandomMask(Model):
+class RandomMask(_Seen):
     """Entries missing completely at random, drawn anew at every interval of the mask."""
 
     name: Literal["random"]
@@ -50,11 +58,30 @@ class RandomMask(Model):
     """Whether each sample has draws of its own, or a sensor drops out for all samples at once."""
 
 
-class MissingValues(Model):
+Part = Annotated[float, Field(ge=0, le=1)]
+_Each = NonNegative | Annotated[list[NonNegative], Field(min_length=1)]
+
+
+class Reliability(_Seen):
+    """A soft mask that moves smoothly: an input is relied upon to the degree m(t) = level + amplitude sin(ωt + φ)."""
+
+    name: Literal["reliability"]
+    """Which mask."""
+    level: Part | Annotated[list[Part], Field(min_length=1)]
+    """Mean of m, one number or one per input; level ± amplitude lie within 0 (missing) and 1 (observed)."""
+    amplitude: _Each = 0.0
+    """By how much m rises and falls, one number or one per input."""
+    frequency: _Each = 1.0
+    """Angular frequency ω, one number or one per input [1/time]."""
+    phase: Finite | Vector | None = None
+    """φ, one number or one per input; left out: drawn from the seed, one per input."""
+
+
+class MissingValues(_Seen):
     """What the data set itself does not have; the other masks hide those values as well."""
 
     name: Literal["missing_values"]
     """Which mask."""
 
 
-Mask = Annotated[Outages | RandomMask | MissingValues, Field(discriminator="name")]
+Mask = Annotated[Outages | RandomMask | Reliability | MissingValues, Field(discriminator="name")]

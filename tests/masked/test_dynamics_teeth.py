@@ -275,8 +275,8 @@ def whole_constant(patch: Patch) -> None:
     """Let networks see a constant of 1 through the mask: zero imputation, where the bias goes on being taught."""
     original = learning.with_constant
 
-    def full(inputs):
-        shown = original(inputs)
+    def full(inputs, shares=None):
+        shown = original(inputs, shares)
         ones = torch.ones_like(shown.input[..., -1:])
         return replace(shown, input=torch.cat((shown.input[..., :-1], ones), -1))
 

@@ -17,6 +17,7 @@ from nlsim.data.catalogue import load, split
 from nlsim.errors import ScenarioError
 from nlsim.report.figures import draw_run
 from nlsim.scenario.load import load_scenario, parse_scenario
+from nlsim.simulation import masks
 from nlsim.simulation.build import build
 
 
@@ -229,7 +230,7 @@ def test_the_page_shows_the_figures_and_the_numbers_of_these_runs(tmp_path: Path
     assert (
         set(re.findall(r"_static/masked/([\w.]+)", page))
         == drawn
-        == {"blackout.png", "comparison.png", "failing_sensors.png"}
+        == {"blackout.png", "comparison.png", "failing_sensors.png", "unknown.png"}
     )
     assert all((DOCS / "_static" / "masked" / each).stat().st_size < 200_000 for each in drawn)
     forget, hold = (run(tmp_path, "masked/blackout", f"system.outage={each}") for each in ("forget", "hold"))
@@ -281,6 +282,61 @@ def test_a_blackout_needs_an_epsilon_where_errors_are_divided_by_what_is_seen(ma
             build(load_scenario("masked/inference", overrides=[mask, *given]))
         assert table in str(caught.value.where)
     run(tmp_path, "masked/inference", mask, *added, "until=12", "record.every=4")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "where"),
+    [
+        (["system.update.epsilon=1e-3"], "precision.epsilon"),
+        (["system.precision.epsilon=1e-3"], "update.epsilon"),
+        (
+            ['system.update={name="adam", is_normalised=true}', "system.precision.epsilon=1e-3"],
+            "update.normaliser_epsilon",
+        ),
+    ],
+)
+def test_a_random_mask_that_will_sometimes_hide_all_needs_an_epsilon_too(chosen: list[str], where: str) -> None:
+    with pytest.raises(ScenarioError, match="divides by 0") as caught:
+        build(load_scenario("masked/inference", overrides=["mask.rate=0.02", *chosen]))
+    assert f"Set system.{where} = " in str(caught.value.advice)
+    # 1348 images of 64 pixels, each hidden with probability 0.98
+    assert f"{1348 * 0.98**64:.2g} draws" in str(caught.value.given)
+    assert "mask.rate" in str(caught.value.advice)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "met"),
+    [
+        ([], 1348 * 0.75**64),
+        (["signal.batch=4"], 4 * 1348 * 0.75**64),
+        (["signal.batch=4", "system.precision.epsilon=1e-3"], 1348 * 0.75**256),
+        (["signal.batch=4", "mask.each=sensor"], 1348 * 0.75**64),
+        (["signal.batch=4", "mask.interval=2.0"], 4 * 2696 * 0.75**64),
+    ],
+)
+def test_what_is_expected_of_a_random_mask(chosen: list[str], met: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = load_scenario("masked/inference", overrides=["mask.rate=0.25", *chosen])
+    # a limit just above what is expected lets it pass, one just below does not
+    monkeypatch.setattr(masks, "MOST_BLACKOUTS", met * (1 + 1e-9))
+    build(source)
+    monkeypatch.setattr(masks, "MOST_BLACKOUTS", met * (1 - 1e-9))
+    with pytest.raises(ScenarioError, match="divides by 0"):
+        build(source)
+
+
+def test_an_image_of_which_nothing_is_seen_teaches_the_first_layer_nothing(tmp_path: Path) -> None:
+    added = [
+        "system.precision.epsilon=1e-3",
+        "system.update.epsilon=1e-3",
+        'record.channels=["weight/1", "weight/2", "observed_fraction"]',
+    ]
+    data = run(tmp_path, "masked/inference", "mask.rate=0.02", *added, "until=80", "record.every=4")
+    # what is recorded at an edge is what was seen until then; the weights jump after it
+    dark = data["observed_fraction"].values[1:-1, 0] == 0.0
+    assert 3 <= dark.sum() <= 16
+    moved = [np.abs(np.diff(data[f"weight_{layer}"].values[1:], axis=0)).max((1, 2)) for layer in (1, 2)]
+    assert np.array_equal(moved[0] == 0.0, dark)
+    assert (moved[1] > 0.0).all()  # the layers above go on learning
 
 
 def test_singular_data_ask_for_a_ridge() -> None:

@@ -16,6 +16,7 @@ PUBLISHED = {
     "mnist": (5000, 784, 10, 0, 0),
     "breast_cancer": (569, 30, 2, 0, 0),
     "wine": (178, 13, 3, 0, 0),
+    "noisy_xor": (1000, 2, 2, 0, 0),
     "penguins": (344, 5, 3, 19, 11),
     "biopsy": (699, 9, 2, 16, 16),
     "pima": (300, 7, 2, 114, 100),
@@ -69,7 +70,7 @@ def test_a_scenario_that_does_not_mask_refuses_missing_values(name: str) -> None
         build(source)
     text = str(refused.value)
     assert f"{data.missing} values missing, in {PUBLISHED[name][4]} of {len(data.labels)} samples" in text
-    assert "allowed: digits, mnist, breast_cancer, wine\n" in text
+    assert "allowed: digits, mnist, breast_cancer, wine, noisy_xor\n" in text
     assert "signal" in text
     assert "missing_values" in text
 

@@ -17,8 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import nlsim
+from nlsim.core.randomness import generator
+from nlsim.data.catalogue import load, split
 from nlsim.report.figures import BLUE, GREEN, GREY, ORANGE, RED
 from nlsim.simulation.build import build
+from nlsim.systems.masked.mechanism import MissingEntries
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "_static" / "masked"
 NEUMISS = (
@@ -130,6 +133,58 @@ def neumiss() -> None:
         print(f"{name}: rms error of missing pixels {np.sqrt(np.square(guess - image)[missing].mean()):.4f}")
 
 
+def hidden_states(fractions: tuple[float, ...]) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Return what the network of masked/wine makes of its test samples as more is missing: hidden layer and output.
+
+    The draws are nested: what is missing at one fraction is missing at every larger one. Ten draws a sample. The last
+    array holds the classes.
+    """
+    data = run("masked/wine", 'record.channels=["weight/1", "weight/2"]')
+    first, second = (data[f"weight_{layer}"].values[-1] for layer in (1, 2))
+    wine = load("wine")
+    parts = split(wine, 0.2, generator(0, "split").permutation(len(wine.labels)), is_centred=True, is_scaled=True)
+    inputs = np.tile(parts.test_inputs, (10, 1))
+    hidden, outputs = [], []
+    for fraction in fractions:
+        mask = MissingEntries(fraction).observed(inputs, seed=1)
+        shown = np.concatenate((np.where(mask, inputs, 0.0), mask.mean(1, keepdims=True)), 1)
+        hidden.append(np.tanh(shown @ first.T))
+        logits = np.concatenate((hidden[-1], np.ones((len(inputs), 1))), 1) @ second.T
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        outputs.append(odds / odds.sum(1, keepdims=True))
+    return hidden, outputs, np.tile(parts.test_labels, 10)
+
+
+def unknown() -> None:
+    """Draw the hidden layer of a trained network as ever more of its input is missing, and print how it contracts."""
+    fractions = (0.0, 0.5, 0.9, 1.0)
+    hidden, outputs, labels = hidden_states(fractions)
+    centre = hidden[0].mean(0)
+    axes_of_most = np.linalg.svd(hidden[0] - centre, full_matrices=False)[2][:2]
+    origin = -centre @ axes_of_most.T
+    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+    panels = figure.subplots(1, 4, sharex=True, sharey=True)
+    for axes, fraction, states, odds in zip(panels, fractions, hidden, outputs, strict=True):
+        flat = (states - centre) @ axes_of_most.T
+        for kind, colour in enumerate((BLUE, ORANGE, GREEN)):
+            axes.scatter(*flat[labels == kind].T, s=7, color=colour, alpha=0.5, lw=0, label=f"wine {kind + 1}")
+        axes.scatter(*origin, marker="+", s=70, color=RED, lw=1.5, label="unknown, 0")
+        axes.set(title=f"{100 * fraction:.0f} % missing", xlabel="first direction")
+        tidy(axes)
+        away = np.linalg.norm(states, axis=1)
+        entropy = -(odds * np.log(odds)).sum(1).mean() / np.log(3)
+        print(
+            f"{fraction:.0%} missing: |h| {away.mean():.2f}, largest {away.max():.3g}; entropy of output {entropy:.2f}"
+        )
+    panels[0].set(ylabel="second direction")
+    legend = figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, markerscale=2.0
+    )
+    for handle in legend.legend_handles:
+        handle.set_alpha(1.0)
+    figure.savefig(FOLDER / "unknown.png", dpi=110)
+
+
 def inference(seeds: int) -> None:
     """Print test accuracy of inference learning against the share of pixels that is seen while it learns."""
     print(f"{'observed':>10}{'test accuracy':>16}{'least':>8}{'most':>8}")
@@ -149,6 +204,7 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     blackout()
     failing_sensors()
+    unknown()
     neumiss()
     if options.seeds:
         inference(options.seeds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from nlsim.data.catalogue import DATASETS
+from nlsim.data.series import SERIES
 from nlsim.integrate.adapter import METHODS, AdaptiveRungeKutta
 from nlsim.integrate.catalogue import ADAPTIVE, STEPPERS
 from nlsim.scenario.load import load_scenario, shipped_scenarios
@@ -48,7 +49,7 @@ def _steppers() -> str:
 
 
 def _datasets() -> str:
-    rows = [(code(name), text(each.summary), code(each.package)) for name, each in DATASETS.items()]
+    rows = [(code(name), text(each.summary), code(each.package)) for name, each in (*DATASETS.items(), *SERIES.items())]
     return table(("name", "what it is", "shipped by"), rows) + "\nNothing is ever downloaded.\n"
 
 

@@ -19,6 +19,7 @@ from torch.nn.functional import conv2d, pad
 
 from nlsim.errors import unknown_name
 from nlsim.systems.masked.layer import as_number, observed, select, select_into
+from nlsim.systems.masked.module import check_mask
 
 PaddingCountsAs = Literal["observed", "missing"]
 
@@ -133,6 +134,8 @@ class MaskedConv2d(torch.nn.Module):
             m, 1 where observed, of a shape that broadcasts to it: ``(sample, 1, height, width)`` for pixels of
             which all channels are missing at once. By default what is NaN is missing.
         """
+        if mask is not None:
+            check_mask(mask, values)
         return self.with_fraction(values, mask)[0]
 
     def with_fraction(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,9 @@ from nlsim.core.system import Fraction, Inputs
 from nlsim.errors import NlsimError
 from nlsim.systems.activation import Activation
 from nlsim.systems.backprop import required_input
+from nlsim.systems.masked.check import check_inputs_mask, check_speed
 from nlsim.systems.masked.layer import masked_affine, observed_fraction
+from nlsim.systems.masked.shares import check_shares
 
 Form = Literal["state", "potential"]
 """What the state is: the output x of a neuron, or its potential v with output φ(v)."""
@@ -87,12 +89,12 @@ class MaskedNeuron:
     outage : str
         ``"forget"``, or ``"hold"``: the field is multiplied by μ(m).
     shares : Tensor or None
-        π, shape ``(input,)``; 1/p each by default.
+        π, shape ``(input,)``, ≥ 0 with sum 1; 1/p each by default.
 
     Raises
     ------
     NlsimError
-        When form or outage is none of the words.
+        When form or outage is none of the words, a speed is not above 0, or shares are none.
 
     References
     ----------
@@ -117,6 +119,9 @@ class MaskedNeuron:
         ):
             if given not in allowed:
                 raise NlsimError("This word is not known.", where=where, given=given, allowed=", ".join(allowed))
+        check_speed(self.speed)
+        if self.shares is not None:
+            check_shares(self.shares, self.weight.shape[-1])
 
     def drive(self, inputs: Inputs) -> Tensor:
         """Return D, shape ``(..., sample, n)``; exactly 0 (or w_c) in a blackout. Cost: a matrix product with W."""
@@ -182,7 +187,15 @@ class MaskedNeuron:
         return self.activation.value(potential) if self.form == "state" else potential
 
     def initial_state(self, inputs: Inputs) -> Tensor:
-        """Return the neutral state: nothing has been seen yet."""
+        """Return the neutral state: nothing has been seen yet.
+
+        Raises
+        ------
+        NlsimError
+            When the inputs have a mask with NaN or outside [0, 1]; later ones are not looked at, for that would cost a
+            pass and a wait for the device in every step.
+        """
+        check_inputs_mask(inputs)
         return self.neutral_state(inputs)
 
     def observables(self) -> Mapping[str, Observable]:

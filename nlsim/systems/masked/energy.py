@@ -25,8 +25,10 @@ from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError
 from nlsim.systems.activation import Activation
 from nlsim.systems.backprop import required_input, required_target
+from nlsim.systems.masked.check import check_inputs_mask, check_speed
 from nlsim.systems.masked.dynamics import fraction_channel, shown_mask
 from nlsim.systems.masked.layer import gate, masked_affine, observed_fraction
+from nlsim.systems.masked.shares import check_shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +51,12 @@ class MaskedEnergy:
         β: adds β ½‖s_o − z‖² to the energy, o being the last neurons, as many as the target z has entries; 0 leaves
         them free.
     shares : Tensor or None
-        π, shape ``(input,)``; 1/p each by default.
+        π, shape ``(input,)``, ≥ 0 with sum 1; 1/p each by default.
 
     Raises
     ------
     NlsimError
-        When V is not symmetric: then there is no such energy.
+        When V is not symmetric (then there is no such energy), the speed is not above 0, or shares are none.
 
     References
     ----------
@@ -79,6 +81,9 @@ class MaskedEnergy:
                 allowed="V = Vᵀ, to the bit",
                 advice="Use (V + Vᵀ)/2, or MaskedNeuron.",
             )
+        check_speed(self.speed)
+        if self.shares is not None:
+            check_shares(self.shares, self.weight.shape[-1])
 
     def drive(self, inputs: Inputs) -> Tensor:
         """Return C m, shape ``(..., sample, n)``. Cost: a matrix product with W."""
@@ -140,7 +145,14 @@ class MaskedEnergy:
         return -(rho.mT @ seen), -(fraction * rho).sum(-2)
 
     def initial_state(self, inputs: Inputs) -> Tensor:
-        """Return s = 0."""
+        """Return s = 0.
+
+        Raises
+        ------
+        NlsimError
+            When the inputs have a mask with NaN or outside [0, 1]; later ones are not looked at.
+        """
+        check_inputs_mask(inputs)
         return torch.zeros_like(self.drive(inputs))
 
     def neutral_curvature(self) -> Tensor:
@@ -154,12 +166,18 @@ class MaskedEnergy:
         return identity - slope.square() * self.recurrent
 
     def observables(self) -> Mapping[str, Observable]:
-        """Return the state, its energy and the observed fraction."""
-        seen = (
+        """Return the state, its energy and the observed fraction; if nudged, how far it is from the target."""
+
+        def distance(t: float, state: Tensor, inputs: Inputs) -> Tensor:
+            return self._miss(state, inputs).square().sum(-1).sqrt()
+
+        seen = [
             Observable("activity", ("sample", "neuron"), "state s of the neurons", lambda t, s, i: s),
             Observable("energy", ("sample",), "energy E of each sample", self.energy),
             fraction_channel(self.shares),
-        )
+        ]
+        if self.nudge != 0.0:
+            seen.append(Observable("distance_to_target", ("sample",), "distance of s_o from the target z", distance))
         return {each.name: each for each in seen}
 
     def _along(self, change: Tensor, state: Tensor, inputs: Inputs) -> Tensor:

@@ -14,6 +14,7 @@ from nlsim.systems.activation import ACTIVATIONS
 from nlsim.systems.masked.dynamics import MaskedNeuron
 from nlsim.systems.masked.energy import MaskedEnergy
 from nlsim.systems.masked.neumiss import NeuMissFlow, gaussian_conditioning
+from nlsim.systems.masked.shares import group_shares
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,12 @@ def _some(value: float | list[float], count: int, like: Tensor) -> Tensor | None
     return found if bool((found != 0).any()) else None
 
 
+def _shares(constants: Mapping[str, Any], like: Tensor) -> Tensor | None:
+    """Return π of the groups of inputs, None where each input is one of its own."""
+    groups = constants.get("groups")
+    return None if groups is None else group_shares(groups, dtype=like.dtype, device=like.device)
+
+
 def _neuron(constants: Mapping[str, Any], seed: int, like: Tensor) -> MaskedNeuron:
     count = constants["neurons"]
     return MaskedNeuron(
@@ -96,6 +103,7 @@ def _neuron(constants: Mapping[str, Any], seed: int, like: Tensor) -> MaskedNeur
         constants["speed"],
         constants["form"],
         constants["outage"],
+        _shares(constants, like),
     )
 
 
@@ -108,6 +116,8 @@ def _energy(constants: Mapping[str, Any], seed: int, like: Tensor) -> MaskedEner
         ACTIVATIONS[constants["activation"]],
         _each(constants["bias"], count, like),
         constants["speed"],
+        constants.get("nudge", 0.0),
+        _shares(constants, like),
     )
 
 

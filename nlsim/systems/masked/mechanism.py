@@ -17,6 +17,7 @@ for data imputation methods*, Frontiers in Big Data 2021, for windows of ranks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
@@ -79,9 +80,15 @@ class MissingCompletelyAtRandom:
         check_fraction("fraction", self.fraction)
 
     def observed(self, inputs: NDArray[np.float64], seed: int, index: int = 0) -> NDArray[np.bool_]:
-        """Return the mask, shape ``(sample, input)``."""
+        """Return the mask, shape ``(sample, input)``.
+
+        Raises
+        ------
+        NlsimError
+            For inputs that are no table, or columns that are not there.
+        """
         mask = np.ones(inputs.shape, dtype=np.bool_)
-        for column in chosen_columns(self.columns, inputs.shape[1]):
+        for column in chosen_columns(self.columns, column_count(inputs)):
             rows = generator(seed, f"missing rows of column {column}", index).permutation(len(inputs))
             mask[rows[: round(self.fraction * len(inputs))], column] = False
         return mask
@@ -113,10 +120,11 @@ class MissingAtRandom:
         Raises
         ------
         NlsimError
-            With fewer than two columns, or where a deciding column holds NaN.
+            With fewer than two columns, where a deciding column holds NaN, for inputs that are no table, or columns
+            that are not there.
         """
         mask = np.ones(inputs.shape, dtype=np.bool_)
-        for column in chosen_columns(self.columns, inputs.shape[1]):
+        for column in chosen_columns(self.columns, column_count(inputs)):
             other = self.deciding_column(column, inputs.shape[1], seed, index)
             mask[window_of_ranks(inputs[:, other], self.fraction, seed, column, index), column] = False
         return mask
@@ -154,10 +162,10 @@ class MissingNotAtRandom:
         Raises
         ------
         NlsimError
-            Where a chosen column holds NaN.
+            Where a chosen column holds NaN, for inputs that are no table, or columns that are not there.
         """
         mask = np.ones(inputs.shape, dtype=np.bool_)
-        for column in chosen_columns(self.columns, inputs.shape[1]):
+        for column in chosen_columns(self.columns, column_count(inputs)):
             mask[window_of_ranks(inputs[:, column], self.fraction, seed, column, index), column] = False
         return mask
 
@@ -188,6 +196,14 @@ def window_of_ranks(
     seed, column, index : int
         Which draw.
     """
+    if values.ndim != 1:
+        raise NlsimError(
+            "Ranks are those of one column.",
+            where="values",
+            given=f"shape {values.shape}",
+            allowed="shape (sample,)",
+            advice="Take one column of a table: inputs[:, j].",
+        )
     if np.isnan(values).any():
         raise NlsimError(
             "Values that are missing already have no rank.",
@@ -203,9 +219,32 @@ def window_of_ranks(
     return ranked[start : start + width]
 
 
-def chosen_columns(columns: tuple[int, ...] | None, count: int) -> tuple[int, ...]:
-    """Return the columns that may be incomplete, or refuse those that are not there."""
-    chosen = tuple(range(count)) if columns is None else columns
+def column_count(inputs: NDArray[np.float64]) -> int:
+    """Return how many columns a table has, or refuse what has not two axes."""
+    if inputs.ndim != 2:
+        raise NlsimError(
+            "Columns are those of a table.",
+            where="inputs",
+            given=f"shape {inputs.shape}",
+            allowed="shape (sample, input)",
+            advice="A single column is inputs[:, None].",
+        )
+    return int(inputs.shape[1])
+
+
+def chosen_columns(columns: Sequence[int] | None, count: int) -> tuple[int, ...]:
+    """Return the columns that may be incomplete, or refuse what is no list of columns that are there."""
+    if columns is None:
+        return tuple(range(count))
+    listed = np.asarray(columns)
+    if listed.ndim != 1 or (listed.size and not np.issubdtype(listed.dtype, np.integer)):
+        raise NlsimError(
+            "Columns are chosen by a list of whole numbers.",
+            where="columns",
+            given=columns,
+            allowed=f"such as (0, 2), each 0 to {count - 1}",
+        )
+    chosen = tuple(int(each) for each in listed)
     if any(not 0 <= each < count for each in chosen):
         raise NlsimError("There is no such column.", where="columns", given=chosen, allowed=f"0 to {count - 1}")
     return chosen

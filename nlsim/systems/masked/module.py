@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from nlsim.errors import NlsimError
+from nlsim.systems.masked.check import check_values
 from nlsim.systems.masked.layer import affine, gate_and_count, is_transformed
 from nlsim.systems.masked.shares import check_shares
 
@@ -27,9 +28,11 @@ def is_known_complete(values: Tensor) -> bool:
 
 
 def check_mask(mask: object, values: Tensor) -> None:
-    """Refuse a mask that is no tensor, or whose shape does not broadcast to that of the values.
+    """Refuse a mask that is no tensor, whose shape does not broadcast to that of the values, or that leaves [0, 1].
 
-    Its numbers are not looked at, which would cost a pass and a wait for the device.
+    The numbers of a mask that is not boolean are looked at in one pass, on a CPU only: on an accelerator it would
+    have to be waited for, and while a function is traced or transformed they are not there. A small layer may take a
+    fifth longer for it; a boolean mask costs nothing.
 
     Raises
     ------
@@ -53,6 +56,8 @@ def check_mask(mask: object, values: Tensor) -> None:
             given=f"shape {shape}, for values of shape {whole}",
             allowed="the shape of the values, or one that broadcasts to it",
         )
+    if mask.device.type == "cpu" and not (torch.compiler.is_compiling() or is_transformed()):
+        check_values(mask)
 
 
 @final

@@ -25,6 +25,7 @@ from torch import Tensor
 from nlsim.core.observable import Observable
 from nlsim.core.system import Fraction, Inputs
 from nlsim.systems.backprop import required_input
+from nlsim.systems.masked.check import check_inputs_mask, check_speed
 from nlsim.systems.masked.dynamics import fraction_channel, shown_mask
 from nlsim.systems.masked.layer import gate
 
@@ -41,11 +42,19 @@ class NeuMissFlow:
         x̄, shape ``(..., input)``.
     speed : float
         c > 0 in 1/time.
+
+    Raises
+    ------
+    NlsimError
+        When the speed is not above 0.
     """
 
     coupling: Tensor
     mean: Tensor
     speed: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_speed(self.speed)
 
     def target(self, state: Tensor, inputs: Inputs) -> Tensor:
         """Return m ⊙ (S h) + m ⊙ (x − x̄): one iteration. Cost: a matrix product with S."""
@@ -78,7 +87,14 @@ class NeuMissFlow:
         return self.speed * max(1.0, float(torch.linalg.matrix_norm(identity - self.coupling, 2).max()))
 
     def initial_state(self, inputs: Inputs) -> Tensor:
-        """Return m ⊙ (x − x̄), from where the iteration starts."""
+        """Return m ⊙ (x − x̄), from where the iteration starts.
+
+        Raises
+        ------
+        NlsimError
+            When the inputs have a mask with NaN or outside [0, 1]; later ones are not looked at.
+        """
+        check_inputs_mask(inputs)
         return self.deviation(inputs)
 
     def equilibrium(self, inputs: Inputs) -> Tensor:

@@ -8,11 +8,13 @@ equal within each, π_j = 1/(G C_g) for a column of variable g of G with C_g col
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nlsim.errors import NlsimError
+from nlsim.systems.masked.signal import HeldMask, Mask, MaskPiece
 
 
 def group_shares(
@@ -70,3 +72,34 @@ def check_shares(shares: Tensor, inputs: int) -> None:
             given=f"smallest {float(shares.min()):g}, sum {total:g}",
             advice="Divide them by their sum, or build them with group_shares.",
         )
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedMask:
+    """A mask of source variables, seen by the columns of each: what is missing is missing with its whole block.
+
+    Parameters
+    ----------
+    mask : Mask
+        m_g(t) of the variables, the last axis.
+    columns : sequence of int
+        C_g, how many neighbouring columns each has, as for :func:`~nlsim.systems.masked.shares.group_shares`.
+    """
+
+    mask: Mask
+    columns: Sequence[int]
+
+    def edge_after(self, t: float) -> float:
+        """Return the next edge of the mask."""
+        return self.mask.edge_after(t)
+
+    def piece(self, t: float) -> MaskPiece:
+        """Return the mask's piece, column by column; held where it is held."""
+        inner = self.mask.piece(t)
+        if isinstance(inner, HeldMask):
+            return HeldMask(self._spread(inner.mask))
+        return lambda now: self._spread(inner(now))
+
+    def _spread(self, mask: Tensor) -> Tensor:
+        counts = torch.tensor(self.columns, device=mask.device)
+        return mask.repeat_interleave(counts, -1)

@@ -18,6 +18,7 @@ from torch import Tensor
 from nlsim.core.randomness import generator
 from nlsim.core.system import Held, Inputs, Piece, Signal, interval_after
 from nlsim.errors import NlsimError
+from nlsim.systems.masked.check import check_values
 from nlsim.systems.signals import interval_index
 
 MaskPiece = Callable[[float], Tensor]
@@ -147,7 +148,7 @@ class RandomMask:
     Raises
     ------
     NlsimError
-        When ρ is no probability or the interval takes no time.
+        When ρ is no probability, there are more or fewer rates than sensors, or the interval takes no time.
     """
 
     sensors: int
@@ -161,6 +162,13 @@ class RandomMask:
         rates = torch.as_tensor(self.rate, dtype=torch.float64)
         if not bool(((rates >= 0) & (rates <= 1)).all()):
             raise NlsimError("A rate of observation is a probability.", where="rate", given=self.rate, allowed="0 to 1")
+        if rates.shape not in ((), (self.sensors,)):
+            raise NlsimError(
+                "There is one rate for all sensors, or one for each.",
+                where="rate",
+                given=f"shape {tuple(rates.shape)}",
+                allowed=f"a number, or shape ({self.sensors},)",
+            )
         if not (self.interval > 0 and math.isfinite(self.interval)):
             raise NlsimError(
                 "The interval of a random mask takes time.",
@@ -194,7 +202,7 @@ class Reliability:
     Raises
     ------
     NlsimError
-        When the mask would leave [0, 1].
+        When they do not broadcast, the mask would leave [0, 1], or ω or φ is not finite.
     """
 
     level: Tensor
@@ -203,6 +211,23 @@ class Reliability:
     phase: Tensor
 
     def __post_init__(self) -> None:
+        parts = (self.level, self.amplitude, self.frequency, self.phase)
+        try:
+            torch.broadcast_shapes(*(each.shape for each in parts))  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            raise NlsimError(
+                "These parts of a reliability make no mask together.",
+                where="level, amplitude, frequency, phase",
+                given=", ".join(str(tuple(each.shape)) for each in parts),
+                allowed="shapes that broadcast against each other",
+            ) from None
+        if not all(bool(torch.isfinite(each).all()) for each in parts[2:]):
+            raise NlsimError(
+                "A reliability that moves has a frequency and a phase.",
+                where="frequency, phase",
+                given=(self.frequency.tolist(), self.phase.tolist()),
+                allowed="finite numbers",
+            )
         if not bool((self.amplitude.abs() <= torch.minimum(self.level, 1 - self.level)).all()):
             raise NlsimError(
                 "This reliability leaves the range of a mask.",
@@ -277,10 +302,34 @@ class MaskedSignal:
         u(t) and z(t).
     masks : sequence of Mask
         m_k(t).
+
+    Raises
+    ------
+    NlsimError
+        When a mask, or that of the signal, leaves [0, 1] or is NaN at the start, or the input and the masks do not fit
+        each other. What they are later is not looked at: of the masks of this module it follows.
     """
 
     signal: Signal
     masks: Sequence[Mask]
+
+    def __post_init__(self) -> None:
+        shown = self.signal.piece(0.0)(0.0)
+        named = [(f"masks[{position}]", each.piece(0.0)(0.0)) for position, each in enumerate(self.masks)]
+        if shown.mask is not None:
+            named.append(("signal, mask", shown.mask))
+        for where, mask in named:
+            check_values(mask, where)
+        if shown.input is None:
+            return
+        shapes = [tuple(shown.input.shape), *(tuple(mask.shape) for _, mask in named)]
+        if any(shape[-1:] not in ((), (1,), shapes[0][-1:]) for shape in shapes):
+            raise NlsimError(
+                "A mask has one entry for each input, or one for all.",
+                where="masks",
+                given=", ".join(f"{where}: shape {shape}" for (where, _), shape in zip(named, shapes[1:], strict=True)),
+                allowed=f"{shapes[0][-1]} in the last place, or 1: the input has shape {shapes[0]}",
+            )
 
     def edge_after(self, t: float) -> float:
         """Return the next edge of the signal or of a mask."""
