@@ -136,8 +136,8 @@ def quadrature_slightly_off(patch: Patch) -> None:
     patch.setattr(decisiveness, "expectation", lambda m, k: original(m, k) + (0.004 if k else 0.0))
 
 
-def moving_mean(patch: Patch) -> None:
-    """A constant that is learned from masked rows only, as if μ were 1 − μ; sees the columns of w_c."""
+def larger_compensation(patch: Patch) -> None:
+    """A compensatory weight that is slightly too large."""
     original = layer.bias_level
     patch.setattr(layer, "bias_level", lambda f, b, c: original(f, b, c if c is None else c * SLIGHTLY))
 
@@ -162,7 +162,7 @@ TEETH: list[tuple[Damage, list[Check]]] = [
     (whole_signal, [decisiveness.saturating_control, bias_inflation.bridge_stationary]),
     (leak, [shapley.first_layer, mcar_moments.sampled_masks, bias_inflation.fitted]),
     (leak, [decisiveness.gaussian_measures, decisiveness.bolder_case_by_case, shapley.single_effects_control]),
-    (moving_mean, [shapley.bridge_attribution, shapley.first_layer, bias_inflation.fitted]),
+    (larger_compensation, [shapley.bridge_attribution, shapley.first_layer, bias_inflation.fitted]),
     (another_rate, [mcar_moments.sampled_masks, mcar_moments.broken_control, bias_inflation.fitted]),
     (inputs_that_share_their_fate, [mcar_moments.sampled_masks]),
     (half_of_the_inputs_share_their_fate, [bias_inflation.fitted, bias_inflation.broken_control]),
@@ -179,8 +179,19 @@ TEETH: list[tuple[Damage, list[Check]]] = [
     (other_inflation, [bias_inflation.prove_any_fraction, bias_inflation.bridge_stationary, bias_inflation.fitted]),
     (other_chances, [bias_inflation.prove_inflation]),
 ]
+SLOW = {
+    *((damage, bias_inflation.fitted) for damage in (leak, larger_compensation, other_inflation)),
+    *((damage, mcar_moments.sampled_masks) for damage in (leak, whole_signal)),
+    (other_chances, bias_inflation.prove_inflation),
+}
+"""Half a second and more each, of checks that other damage shows to be awake too."""
 CASES = [
-    pytest.param(damage, check, id=f"{damage.__name__}:{check.__module__.split('.')[-1]}.{check.__name__}")
+    pytest.param(
+        damage,
+        check,
+        id=f"{damage.__name__}:{check.__module__.split('.')[-1]}.{check.__name__}",
+        marks=[pytest.mark.slow] if (damage, check) in SLOW else [],
+    )
     for damage, checks in TEETH
     for check in checks
 ]
