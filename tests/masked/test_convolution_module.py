@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from nlsim.errors import UnknownNameError
-from nlsim.systems.masked.convolution import MaskedConv2d, window_fraction
+from nlsim.systems.masked.convolution import MaskedConv2d
+from nlsim.systems.masked.window import window_fraction
 
 POLICIES = ["observed", "missing"]
 

@@ -27,7 +27,7 @@ def twins(inputs: int, outputs: int, dtype: torch.dtype, **options: object) -> t
     torch.manual_seed(1)
     dense = torch.nn.Linear(inputs, outputs, dtype=dtype)
     layer = MaskedLinear(inputs, outputs, dtype=dtype, **options)
-    layer.load_state_dict(dense.state_dict(), strict=layer.compensation is None)
+    layer.load_state_dict(dense.state_dict(), strict=layer.compensation is None and layer.shares is None)
     return dense, layer
 
 
@@ -157,13 +157,42 @@ def test_weights_start_as_those_of_the_dense_layer() -> None:
 
 
 def test_weights_travel_both_ways() -> None:
-    dense, layer = torch.nn.Linear(6, 4), MaskedLinear(6, 4, shares=group_shares([2, 1, 3]))
+    dense, layer = torch.nn.Linear(6, 4), MaskedLinear(6, 4)
     assert list(layer.state_dict()) == ["weight", "bias"]
     layer.load_state_dict(dense.state_dict())
     torch.nn.Linear(6, 4).load_state_dict(layer.state_dict())
     compensated = MaskedLinear(6, 4, is_compensated=True)
     assert list(compensated.state_dict()) == ["weight", "bias", "compensation"]
     assert compensated.load_state_dict(dense.state_dict(), strict=False).missing_keys == ["compensation"]
+
+
+def test_shares_are_saved_with_the_weights(tmp_path) -> None:
+    first = torch.nn.Sequential(MaskedLinear(6, 4, shares=group_shares([2, 1, 3])), torch.nn.Linear(4, 1))
+    torch.save(first.state_dict(), tmp_path / "weights.pt")
+    second = torch.nn.Sequential(MaskedLinear(6, 4, shares=group_shares([1, 5])), torch.nn.Linear(4, 1))
+    second.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    assert torch.equal(second[0].shares, group_shares([2, 1, 3]).float())
+    holed = random(0, 5, 6).float().masked_fill(random(1, 5, 6) > 0, math.nan)
+    assert torch.equal(first(holed), second(holed))
+
+
+def test_weights_with_the_other_kind_of_shares_are_refused() -> None:
+    """What was saved when shares were not kept, or for an ordinary layer, has none."""
+    plain = torch.nn.Sequential(torch.nn.Linear(6, 4))
+    shared = torch.nn.Sequential(MaskedLinear(6, 4, shares=group_shares([2, 1, 3])))
+    before = {name: each.clone() for name, each in shared.state_dict().items()}
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "0.shares"'):
+        shared.load_state_dict(plain.state_dict())
+    assert shared.load_state_dict(plain.state_dict(), strict=False).missing_keys == ["0.shares"]
+    assert torch.equal(shared[0].weight, plain[0].weight)
+    assert torch.equal(shared[0].shares, before["0.shares"])
+    with pytest.raises(RuntimeError, match=r'Unexpected key\(s\) in state_dict: "0.shares"'):
+        torch.nn.Sequential(MaskedLinear(6, 4)).load_state_dict(shared.state_dict())
+    weight = shared[0].weight.clone()
+    broken = {**before, "0.shares": torch.full((6,), 0.3)}
+    with pytest.raises(NlsimError, match="sum up to 1"):
+        shared.load_state_dict(broken)
+    assert torch.equal(shared[0].weight, weight)
 
 
 @pytest.mark.parametrize("has_bias", [False, True])

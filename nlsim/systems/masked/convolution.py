@@ -17,54 +17,33 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from nlsim.errors import unknown_name
+from nlsim.errors import NlsimError, unknown_name
 from nlsim.systems.masked.layer import as_number, observed, select, select_into
 from nlsim.systems.masked.module import check_mask
-
-PaddingCountsAs = Literal["observed", "missing"]
-
-
-def window_fraction(
-    number: Tensor,
-    kernel_size: tuple[int, int],
-    *,
-    stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
-    dilation: tuple[int, int] = (1, 1),
-    padding_counts_as: PaddingCountsAs,
-) -> Tensor:
-    """Return the observed fraction of each window, shape ``(sample, 1, height, width)``.
-
-    Parameters
-    ----------
-    number : Tensor
-        m in floating point, shape ``(sample, channel, height, width)``; one channel may speak for all.
-    kernel_size, stride, padding, dilation : (int, int)
-        As for ``torch.nn.functional.conv2d``.
-    padding_counts_as : {"observed", "missing"}
-        What the padding is.
-    """
-    channels = number.shape[1]
-    count = number.sum(1, keepdim=True)  # of whole numbers, so a complete window has exactly 1
-    if padding_counts_as == "observed" and padding != (0, 0):
-        rows, columns = padding
-        count, padding = pad(count, (columns, columns, rows, rows), value=float(channels)), (0, 0)
-    ones = count.new_ones(1, 1, *kernel_size)
-    return conv2d(count, ones, None, stride, padding, dilation) / (channels * kernel_size[0] * kernel_size[1])
+from nlsim.systems.masked.window import PaddingCountsAs, Pair, border_of, is_whole, pair, window_fraction
 
 
 @final
 class MaskedConv2d(torch.nn.Module):
     """a = K ∗ (m ⊙ x) + μ b with μ the observed fraction of each window; compensated, + (1 − μ) w_c.
 
+    On a CPU a batch of which no window misses anything gives bit for bit what ``torch.nn.Conv2d`` gives, in value and
+    in every gradient; elsewhere, and beside incomplete windows, the bias is added after the sum and not with it.
+
     Parameters
     ----------
     in_channels, out_channels : int
         C_in and the number of kernels.
     kernel_size, stride, padding, dilation : int or (int, int)
-        As for ``torch.nn.Conv2d``; padding is with zeros.
+        As for ``torch.nn.Conv2d``; padding, with zeros, may also be ``"valid"`` (none) or ``"same"`` (as large an
+        output as the input; stride 1 only).
+    groups : int
+        Into how many groups inputs and outputs fall, each output seeing the channels of its group only, so that
+        p = C_in k_h k_w/groups. Divides both numbers of channels.
     bias : bool
         Whether there is a bias b.
+    padding_mode : {"zeros"}
+        As for ``torch.nn.Conv2d``, whose other modes are refused: they copy values, and would have to copy the mask.
     padding_counts_as : {"observed", "missing"}
         What the padding is; see the module's text.
     is_compensated : bool
@@ -75,7 +54,7 @@ class MaskedConv2d(torch.nn.Module):
     Attributes
     ----------
     weight : Parameter
-        K, shape ``(out_channels, in_channels, height, width)``.
+        K, shape ``(out_channels, in_channels / groups, height, width)``.
     bias, compensation : Parameter or None
         b and w_c, shape ``(out_channels,)``.
 
@@ -83,6 +62,9 @@ class MaskedConv2d(torch.nn.Module):
     ------
     UnknownNameError
         For another word about the padding.
+    NlsimError
+        For sizes below 1 (padding below 0), groups that do not divide the channels, ``"same"`` with a stride, and
+        other padding modes.
 
     References
     ----------
@@ -98,11 +80,13 @@ class MaskedConv2d(torch.nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair | Literal["same", "valid"] = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
         *,
         padding_counts_as: PaddingCountsAs,
         is_compensated: bool = False,
@@ -113,10 +97,41 @@ class MaskedConv2d(torch.nn.Module):
         policies = get_args(PaddingCountsAs)
         if padding_counts_as not in policies:
             raise unknown_name("way to count padding", padding_counts_as, policies, "padding_counts_as")
-        self.kernel_size, self.stride, self.padding, self.dilation = (
-            (each, each) if isinstance(each, int) else each for each in (kernel_size, stride, padding, dilation)
+        if padding_mode != "zeros":
+            raise NlsimError(
+                "Padding copies nothing: it is zeros, which are observed or missing.",
+                where="padding_mode",
+                given=padding_mode,
+                allowed="zeros",
+                advice="Pad values and mask alike with torch.nn.functional.pad, and give padding=0.",
+            )
+        if groups < 1 or in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
+            raise NlsimError(
+                "Channels fall into groups of equal size.",
+                where="groups",
+                given=f"{groups}, of {in_channels} and {out_channels} channels",
+                allowed="a divisor of both numbers of channels, all of them ≥ 1",
+            )
+        self.kernel_size = pair("kernel_size", kernel_size, 1)
+        self.stride, self.dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
+        self.padding: Pair | Literal["same", "valid"]
+        if not isinstance(padding, str):
+            self.padding = pair("padding", padding, 0)
+        elif padding not in ("same", "valid"):
+            raise unknown_name("padding", padding, ("same", "valid"), "padding")
+        else:
+            self.padding = padding
+        if self.padding == "same" and self.stride != (1, 1):
+            raise NlsimError(
+                "With a stride the output is smaller than the input.",
+                where="padding",
+                given=f"'same' with a stride of {self.stride}",
+                allowed="'same' with a stride of 1, 'valid', or numbers",
+            )
+        dense = torch.nn.Conv2d(
+            in_channels, out_channels, self.kernel_size, groups=groups, bias=bias, device=device, dtype=dtype
         )
-        dense = torch.nn.Conv2d(in_channels, out_channels, self.kernel_size, bias=bias, device=device, dtype=dtype)
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.padding_counts_as = padding_counts_as
         self.weight = torch.nn.Parameter(dense.weight)
         self.register_parameter("bias", None if dense.bias is None else torch.nn.Parameter(dense.bias))
@@ -124,22 +139,38 @@ class MaskedConv2d(torch.nn.Module):
         self.register_parameter("compensation", level)
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return a, shape ``(sample, out_channels, height, width)``.
+        """Return a, shape ``(sample, out_channels, height, width)``; of one image ``(out_channels, height, width)``.
 
         Parameters
         ----------
         values : Tensor
-            x, shape ``(sample, in_channels, height, width)``; missing slots may hold anything.
+            x, shape ``(sample, in_channels, height, width)`` or ``(in_channels, height, width)``; missing slots may
+            hold anything.
         mask : Tensor, optional
             m, 1 where observed, of a shape that broadcasts to it: ``(sample, 1, height, width)`` for pixels of
             which all channels are missing at once. By default what is NaN is missing.
+
+        Raises
+        ------
+        NlsimError
+            For values or a mask of another shape, and for an image smaller than a window.
         """
         if mask is not None:
             check_mask(mask, values)
         return self.with_fraction(values, mask)[0]
 
     def with_fraction(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return a and the observed fraction of each window, shape ``(sample, 1, height, width)``."""
+        """Return a and the observed fraction of each window, which broadcasts to it.
+
+        Its shape is ``(sample, 1, height, width)``, and that of a where channels in several groups have masks of
+        their own; without the first axis for one image.
+        """
+        self.check(values)
+        if mask is not None:
+            check_mask(mask, values)
+        if values.ndim == 3:
+            made, fraction = self.with_fraction(values[None], mask)
+            return made[0], fraction[0]
         number = observed(values) if mask is None else as_number(mask, values.dtype)
         channels = 1 if number.ndim < 3 else number.shape[-3]
         fraction = window_fraction(
@@ -148,22 +179,57 @@ class MaskedConv2d(torch.nn.Module):
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,
+            groups=self.groups,
             padding_counts_as=self.padding_counts_as,
         )
+        if fraction.shape[1] > 1:
+            fraction = fraction.repeat_interleave(self.out_channels // self.groups, 1)
         is_soft = mask is not None and mask.is_floating_point()
         gated = select(values, number) * number if is_soft else select_into(values, number)
-        made = conv2d(gated, self.weight, None, self.stride, self.padding, self.dilation)
-        if self.bias is not None:
-            made = torch.addcmul(made, fraction, self.bias[:, None, None])
+        if self.bias is None or is_whole(fraction):
+            made = self.convolved(gated, self.bias)
+        else:
+            made = self.convolved(gated, None)
+            # autocast convolves in fewer bits than the bias has
+            made = torch.addcmul(made, fraction.to(made.dtype), self.bias[:, None, None].to(made.dtype))
         if self.compensation is not None:
-            made = torch.addcmul(made, 1.0 - fraction, self.compensation[:, None, None])
+            level = self.compensation[:, None, None].to(made.dtype)
+            made = torch.addcmul(made, (1.0 - fraction).to(made.dtype), level)
         return made, fraction
+
+    def convolved(self, gated: Tensor, bias: Tensor | None) -> Tensor:
+        """Return K ∗ g + b as ``torch.nn.Conv2d`` does."""
+        rows, columns = border_of(self.padding, self.kernel_size, self.dilation)
+        more = rows[1] - rows[0], columns[1] - columns[0]
+        if any(more):
+            gated = pad(gated, (0, more[1], 0, more[0]))
+        return conv2d(gated, self.weight, bias, self.stride, (rows[0], columns[0]), self.dilation, self.groups)
+
+    def check(self, values: Tensor) -> None:
+        """Refuse values that are no images of these channels, or smaller than a window."""
+        if values.ndim not in (3, 4) or values.shape[-3] != self.in_channels:
+            raise NlsimError(
+                "Images have channels, rows and columns.",
+                where="values",
+                given=f"shape {tuple(values.shape)}",
+                allowed=f"([sample,] {self.in_channels}, height, width)",
+            )
+        border = border_of(self.padding, self.kernel_size, self.dilation)
+        padded = tuple(n + sum(more) for n, more in zip(values.shape[-2:], border, strict=True))
+        window = tuple(d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
+        if any(n < k for n, k in zip(padded, window, strict=True)):
+            raise NlsimError(
+                "The image is smaller than a window.",
+                where="values",
+                given=f"{padded[0]} × {padded[1]} with its padding",
+                allowed=f"{window[0]} × {window[1]} or more",
+            )
 
     def extra_repr(self) -> str:
         """Return what ``repr`` shows between the brackets."""
-        outputs, inputs = self.weight.shape[:2]
         return (
-            f"{inputs}, {outputs}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, padding_counts_as={self.padding_counts_as!r}, "
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, "
+            f"padding_counts_as={self.padding_counts_as!r}, "
             f"bias={self.bias is not None}, is_compensated={self.compensation is not None}"
         )

@@ -58,6 +58,11 @@ def as_number(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return (mask.view(torch.uint8) if mask.dtype == torch.bool else mask).to(dtype)  # a cast from bool is slow
 
 
+def counting_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return a dtype in which counts of inputs are exact: that of the values, float32 for those of 16 bits or fewer."""
+    return torch.float32 if dtype.itemsize < 4 else dtype
+
+
 def select(values: Tensor, number: Tensor) -> Tensor:
     """Return x where m > 0 and 0 elsewhere, in one vectorised pass.
 
@@ -115,7 +120,8 @@ def observed_fraction(mask: Tensor, dtype: torch.dtype, shares: Tensor | None = 
         return number.unsqueeze(-1)  # one number for all inputs
     if shares is None:
         # the sum is a whole number, so p/p = 1; a mean may multiply by a rounded 1/p instead
-        return number.sum(-1, keepdim=True).div_(number.shape[-1])
+        count = number.sum(-1, keepdim=True, dtype=counting_dtype(dtype)).div_(number.shape[-1])
+        return count if count.dtype == dtype else count.to(dtype)
     carried = number * shares
     seen, lost = carried.sum(-1, keepdim=True), (shares - carried).sum(-1, keepdim=True)
     return seen / (seen + lost)

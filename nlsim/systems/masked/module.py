@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Mapping
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ class MaskedLinear(torch.nn.Module):
     A complete input in row-major memory gives bit for bit what ``torch.nn.Linear`` gives, in value and in every
     gradient, also in a batch beside incomplete rows; in another layout products may be summed in another order.
     Weights start as those of ``torch.nn.Linear`` from the same generator, and its ``state_dict`` can be loaded
-    (``strict=False`` where there is a compensatory weight to keep).
+    (``strict=False`` where there is a compensatory weight, or are shares, to keep).
 
     Parameters
     ----------
@@ -80,7 +81,9 @@ class MaskedLinear(torch.nn.Module):
         neuron says of an input of which nothing is known. It learns from incomplete samples only.
     shares : Tensor, optional
         π, shape ``(in_features,)``, ≥ 0 with sum 1: how much of the bias each input carries; 1/p by default. See
-        :func:`~nlsim.systems.masked.shares.group_shares`. A buffer that is not saved with the weights.
+        :func:`~nlsim.systems.masked.shares.group_shares`. A buffer, saved with the weights: they mean little without.
+        Weights that were saved without are refused (missing key ``shares``); ``load_state_dict(…, strict=False)``
+        then keeps the shares given here.
     device, dtype : optional
         As for ``torch.nn.Linear``.
 
@@ -96,7 +99,7 @@ class MaskedLinear(torch.nn.Module):
     Raises
     ------
     NlsimError
-        For shares that are not.
+        For shares that are not, given or loaded.
 
     References
     ----------
@@ -139,7 +142,7 @@ class MaskedLinear(torch.nn.Module):
         if shares is not None:
             check_shares(shares, in_features)
             shares = shares.detach().to(dense.weight)
-        self.register_buffer("shares", shares, persistent=False)
+        self.register_buffer("shares", shares)
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return a, shape ``(..., out_features)``.
@@ -162,6 +165,16 @@ class MaskedLinear(torch.nn.Module):
         """Return a and the observed fraction μ, shape ``(..., 1)``, which a layer above may go on with."""
         gated, fraction = gate_and_count(values, mask, self.shares)
         return affine(gated, fraction, self.weight, self.bias, self.compensation), fraction
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Refuse shares that are none before anything of this layer is copied.
+
+        Shares that were not saved, or that this layer has no place for, are missing and unexpected keys as usual.
+        """
+        saved = state_dict.get(prefix + "shares")
+        if saved is not None and self.shares is not None:
+            check_shares(saved, self.in_features)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """Return what ``repr`` shows between the brackets."""

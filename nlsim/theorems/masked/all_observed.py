@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import linear
 
-from nlsim.systems.masked.convolution import window_fraction
 from nlsim.systems.masked.layer import masked_affine, observed
 from nlsim.systems.masked.module import MaskedLinear
+from nlsim.systems.masked.window import window_fraction
 from nlsim.theorems.evidence import Evidence
 from nlsim.theorems.masked.neuron import SIZES, Layer, Neuron, bridge, control, gradients, layers, prove
 from nlsim.theorems.property import check_property

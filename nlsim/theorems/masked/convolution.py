@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d, unfold
 
 from nlsim.core.randomness import generator
-from nlsim.systems.masked.convolution import MaskedConv2d, PaddingCountsAs, window_fraction
+from nlsim.systems.masked.convolution import MaskedConv2d
+from nlsim.systems.masked.window import PaddingCountsAs, window_fraction
 from nlsim.theorems.evidence import Evidence, Leg, judge
 from nlsim.theorems.masked.neuron import control, prove
 from nlsim.theorems.property import check_property

@@ -195,11 +195,11 @@ ROUND_OFF = 6e-15
 """Bound of the error of two ways to sum p + 2 ≤ 13 numbers: 2 · 2 · 13 · 1.1e-16 times the sum of their sizes."""
 
 
-def layers(most: int = 11) -> st.SearchStrategy[Layer]:
-    """Return random layers of 1 to ``most`` inputs, from nothing to everything observed."""
+def layers(most: int = 11, least: int = 1) -> st.SearchStrategy[Layer]:
+    """Return random layers of ``least`` to ``most`` inputs, from nothing to everything observed."""
     return st.builds(
         Layer,
-        inputs=st.integers(1, most),
+        inputs=st.integers(least, most),
         neurons=st.integers(1, 4),
         rows=st.integers(1, 6),
         density=st.sampled_from([0.5, 0.2, 0.8, 0.0, 1.0]),
