@@ -63,7 +63,7 @@ def sequential_rest(effort: Effort) -> Evidence:
         )
         plain = case.system(ConstantPrecision())
         flow, start = plain.moving(plain.initial_state(weights, inputs), Held(inputs))
-        settled = rest(flow, start, inputs, time=40.0)
+        settled = rest(flow, start, inputs, time=10.0)
         swept = system.sweep(weights, settled, inputs, 0.1)
         moved = float((flat(swept) - flat(settled)).abs().max()) / (1.0 + float(flat(settled).abs().max()))
         begun = feedforward(case.network(), weights, required_input(inputs))[:-1]
