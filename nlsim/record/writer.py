@@ -185,15 +185,19 @@ class RunWriter:
             )
         for name, spec in self._specs.items():
             value = np.asarray(values[name])
-            if value.shape != spec.shape or not np.can_cast(value.dtype, spec.dtype, "same_kind"):
+            is_alike = value.dtype == spec.dtype or np.can_cast(value.dtype, spec.dtype, "same_kind")
+            if value.shape != spec.shape or not is_alike:
                 raise RunFileError(
                     "This value does not fit its channel.",
                     where=f"channel {name}, frame at time {time}",
                     given=f"{value.dtype} of shape {value.shape}",
                     allowed=f"{spec.dtype} of shape {spec.shape}",
                 )
-            with np.errstate(over="ignore"):  # what float32 cannot hold is stored as infinity
+            if value.dtype == spec.dtype:
                 self._buffers[name][self._waiting] = value
+            else:
+                with np.errstate(over="ignore"):  # what float32 cannot hold is stored as infinity
+                    self._buffers[name][self._waiting] = value
         self._times[self._waiting] = self._last = float(time)
         self._waiting += 1
         if self.frames % self._block == 0:

@@ -86,6 +86,8 @@ class RecordPlan:
 
     def filled(self, frame: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return a frame of all channels, in which those that were not due are NaN."""
+        if len(frame) == len(self.channels):
+            return dict(frame)
         return {
             each.spec.name: frame[each.spec.name]
             if each.spec.name in frame
