@@ -124,7 +124,8 @@ def create(
 
 def begin(path: Path) -> h5py.File:
     """Open a closed run file in single-writer-multiple-reader mode; arrays can grow, nothing can be added."""
-    file = h5py.File(path, "r+", libver=fmt.LIBVER)
+    # HDF5's own lock, which every reader takes, would stop a run whose file is just being looked at; the claim is ours
+    file = h5py.File(path, "r+", libver=fmt.LIBVER, locking=False)
     try:
         file.swmr_mode = True
     except BaseException:

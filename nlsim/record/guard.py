@@ -26,7 +26,8 @@ _NO_VARIABLE: Final = b"This is a netCDF dimension but not a netCDF variable"
 def refuse_foreign(file: h5py.File, path: str, size: int) -> None:
     """Refuse a file that is not a run file, or holds what nlsim never writes.
 
-    Nothing that is declared but not there is read, so a file costs no more memory than it has bytes.
+    Nothing that is declared but not there is read: times cost no more memory than they have bytes on file, and an array
+    that claims more than the file has bytes must have been stored, at deflate's best ratio at most.
 
     Parameters
     ----------
@@ -59,8 +60,10 @@ def refuse_foreign(file: h5py.File, path: str, size: int) -> None:
         )
 
     # a fault is returned, not raised: h5py does not let an exception through a visit of links
-    fault = file.visititems_links(_fault_of_link) or _fault_of_object("/", file, size)
-    fault = fault or file.visititems(lambda name, thing: _fault_of_object(name, thing, size))
+    fault = file.visititems_links(_fault_of_link) or _fault_of_object("/", file, size, 0)
+    if fault is None:
+        frames = _frames(file, path)
+        fault = file.visititems(lambda name, thing: _fault_of_object(name, thing, size, frames))
     if fault is not None:
         what, name = fault
         raise RunFileError(
@@ -69,10 +72,24 @@ def refuse_foreign(file: h5py.File, path: str, size: int) -> None:
     _refuse_incomplete(file, path)
 
 
-def _refuse_incomplete(file: h5py.File, path: str) -> None:
+def _frames(file: h5py.File, path: str) -> int:
+    """Return how many times are declared, once they are known to be stored."""
     time = file.get(fmt.TIME)
     if not isinstance(time, h5py.Dataset) or time.dtype != np.float64 or time.ndim != 1:
         raise RunFileError("This run file has no times.", where=f"{path}: {fmt.TIME}", allowed="one float64 a frame")
+    fault = _fault_of_layout(time)
+    if fault is None and time.size * time.dtype.itemsize > time.id.get_storage_size() + _SLACK:
+        fault = f"{_shape_of(time)}, larger than the file can hold"
+    if fault is None and time.compression is not None:
+        fault = "times that are packed"
+    if fault is not None:
+        raise RunFileError(
+            f"This run file holds {fault}, which nlsim never writes; it is not read.", where=f"{path}: {fmt.TIME}"
+        )
+    return int(time.size)
+
+
+def _refuse_incomplete(file: h5py.File, path: str) -> None:
     states = (fmt.RUNNING, fmt.COMPLETE, fmt.INTERRUPTED)
     for name, allowed in ((fmt.STATE, states), (fmt.ENDING, None), (fmt.ENDING_DETAIL, None)):
         found = file.attrs.get(name)
@@ -93,9 +110,9 @@ def _fault_of_link(name: str, link: Any) -> tuple[str, str] | None:
     return None
 
 
-def _fault_of_object(name: str, thing: Any, size: int) -> tuple[str, str] | None:
+def _fault_of_object(name: str, thing: Any, size: int, frames: int) -> tuple[str, str] | None:
     if isinstance(thing, h5py.Dataset):
-        what = _fault_of_array(thing, size)
+        what = _fault_of_array(thing, size, frames)
         if what is not None:
             return what, name
     elif not isinstance(thing, h5py.Group):
@@ -133,7 +150,7 @@ def _fault_of_heap(thing: h5py.Group | h5py.Dataset) -> str | None:
     return None
 
 
-def _fault_of_array(array: h5py.Dataset, size: int) -> str | None:
+def _fault_of_layout(array: h5py.Dataset) -> str | None:
     if array.is_virtual or array.external:
         return "an array that lies in another file"
     if not _is_plain(array.dtype):
@@ -146,11 +163,26 @@ def _fault_of_array(array: h5py.Dataset, size: int) -> str | None:
         return "an array packed by a foreign filter"
     if array.chunks is not None and math.prod(array.chunks) * array.dtype.itemsize > fmt.CHUNK_BYTES:
         return f"an array in chunks of more than {fmt.CHUNK_BYTES} bytes"
-    if _is_bare_dimension(array):
-        return None  # only its length means something, and nobody reads more
-    if math.prod(array.shape) * array.dtype.itemsize > size * (_INFLATION if filters else 1) + _SLACK:
-        return f"an array of shape {array.shape}, larger than the file can hold"
     return None
+
+
+def _fault_of_array(array: h5py.Dataset, size: int, frames: int) -> str | None:
+    fault = _fault_of_layout(array)
+    if fault is not None or _is_bare_dimension(array):
+        return fault  # of a bare dimension only its length means something, and nobody reads more
+    shape = array.shape
+    if array.maxshape[:1] == (None,):
+        shape = (min(shape[0], frames), *shape[1:])  # rows beyond are of frames that were not finished
+    claimed = math.prod(shape) * array.dtype.itemsize
+    if claimed <= size + _SLACK:
+        return None
+    if array.compression is None or claimed > array.id.get_storage_size() * _INFLATION + _SLACK:
+        return f"{_shape_of(array)}, larger than the file can hold"
+    return None
+
+
+def _shape_of(array: h5py.Dataset) -> str:
+    return f"an array of shape {array.shape}"
 
 
 def _is_bare_dimension(array: h5py.Dataset) -> bool:

@@ -128,7 +128,7 @@ def open_hdf5(path: str | Path, *, is_mine: bool = False) -> Iterator[h5py.File]
         raise RunFileError(f"This run file cannot be opened: {reason}", where=str(path)) from reason
     with file, source:
         try:
-            refuse_foreign(file, str(path), os.path.getsize(path))
+            refuse_foreign(file, str(path), _size_of(path))
         except RunFileError:
             raise
         except Exception as error:
@@ -140,7 +140,7 @@ def _open_file(path: Path, *, is_mine: bool) -> tuple[h5py.File, AbstractContext
     """Return an open file, and what is to be closed after it."""
     manner = _manner(path, is_mine=is_mine)
     if manner is _Manner.LIVE:
-        return h5py.File(path, "r", swmr=True), nullcontext()
+        return h5py.File(path, "r", swmr=True, locking=False), nullcontext()
     source = Screened(path)
     try:
         return h5py.File(source, "r"), source
@@ -154,13 +154,19 @@ def _open_dataset(path: Path, *, was_claimed: bool | None) -> xr.Dataset:
     manner = _manner(path)
     with ExitStack() as closing:
         source: Any = closing.enter_context(Screened(path)) if manner is _Manner.LEFT else path
-        driver = {"swmr": True} if manner is _Manner.LIVE else None
+        options: dict[str, Any] = {} if manner is _Manner.LEFT else {"swmr": manner is _Manner.LIVE, "locking": False}
         dataset = closing.enter_context(
-            xr.open_dataset(source, engine="h5netcdf", decode_times=False, decode_timedelta=False, driver_kwds=driver)
+            xr.open_dataset(source, engine="h5netcdf", decode_times=False, decode_timedelta=False, driver_kwds=options)
         )
         whole = _whole_frames(guarded(dataset, str(path)), was_claimed=was_claimed)
         whole.set_close(closing.pop_all().close)
         return whole
+
+
+def _size_of(path: Path) -> int:
+    """Return how many bytes may belong to the file: what lies beyond the end of a closed one does not."""
+    superblock = read_superblock(path)
+    return superblock.size if superblock.is_live else min(superblock.size, superblock.end)
 
 
 class _Manner(Enum):

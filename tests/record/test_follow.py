@@ -17,18 +17,19 @@ from nlsim.errors import RunFileError
 from nlsim.record import ChannelSpec, RunWriter
 from nlsim.record.follow import follow
 
-# a run of 300 frames in about three seconds, each of which is a function of its number
+# a run of 300 frames, each a function of its number; after 60, 120, 180 and 240 it waits until they are seen
 WRITER = """
-import sys, time, numpy as np
+import os, sys, time, numpy as np
 from nlsim.record import ChannelSpec, RunWriter
 specs = [ChannelSpec("loss"), ChannelSpec("weight/1", ("to_1", "from_1"), (4, 5))]
 with RunWriter(sys.argv[1], specs, {"title": "slow"}, block_frames=5) as writer:
     print("open", flush=True)
     for i in range(300):
+        while i % 60 == 0 < i and not os.path.exists(f"{sys.argv[1]}.{i}"):
+            time.sleep(0.01)
         writer.append(i, {"loss": np.float64(i * i), "weight/1": np.full((4, 5), float(i))})
-        time.sleep(0.01)
     if sys.argv[2] == "kill":
-        import os, signal
+        import signal
         os.kill(os.getpid(), signal.SIGKILL)
     writer.close("reached_end")
 """
@@ -38,6 +39,12 @@ def start(path: Path, then: str = "end") -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(path), then], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "open\n"
     return process
+
+
+def acknowledge(path: Path, count: int) -> None:
+    """Let the writer know how many frames have been seen."""
+    for wanted in range(60, count + 1, 60):
+        Path(f"{path}.{wanted}").touch()
 
 
 @pytest.mark.parametrize(("then", "state", "frames"), [("end", "complete", 300), ("kill", "interrupted", 300)])
@@ -53,10 +60,11 @@ def test_a_run_is_followed_to_its_end(tmp_path: Path, then: str, state: str, fra
                 np.testing.assert_array_equal(data.loss.values, i * i)
                 np.testing.assert_array_equal(data.weight_1.values[:, 3, 4], i)
                 last = data.attrs["state"]
+                acknowledge(path, count)
         finally:
             process.kill()
     assert seen == sorted(seen)
-    assert len(set(seen)) > 5  # it was seen to grow
+    assert len(set(seen)) >= 5  # it was seen to grow
     assert (seen[-1], last) == (frames, state)
 
 
@@ -66,14 +74,18 @@ def test_nlsim_watch_follows_to_the_end(tmp_path: Path, then: str, code: int, en
     with start(path, then) as process:
         try:
             command = [sys.executable, "-m", "nlsim", "watch", str(path), "--every", "0.1", "--channel", "lo*"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+            found, lines = [], []
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watcher:
+                for line in watcher.stdout:
+                    lines.append(line.strip())
+                    if "loss" in line:
+                        found.append(re.fullmatch(r"t = (\d+), (\d+) frames, loss (\S+)(, \w+)?", line.strip()))
+                        acknowledge(path, int(found[-1][2]))
         finally:
             process.kill()
-    assert done.returncode == code, done.stderr
-    lines = done.stdout.splitlines()
-    found = [re.fullmatch(r"t = (\d+), (\d+) frames, loss (\S+)(, \w+)?", line) for line in lines if "loss" in line]
+    assert watcher.returncode == code
     counts = [int(each[2]) for each in found]
-    assert len(set(counts)) > 3
+    assert len(set(counts)) >= 5
     assert counts == sorted(counts)
     for each in found:
         assert float(each[3]) == pytest.approx(int(each[1]) ** 2, rel=1e-3)

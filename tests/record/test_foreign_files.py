@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -116,6 +117,14 @@ TRICKS = {
         lambda f: declare(f, "x", (2**37,), chunks=(2**16,), compression="gzip"),
         "larger than the file can hold",
     ),
+    "a packed array of nothing": (  # not more than deflate could hold in a file of this size, had it been stored
+        lambda f: declare(f, "x", (3 * 10**6,), chunks=(2**14,), compression="gzip"),
+        "larger than the file can hold",
+    ),
+    "packed times": (
+        lambda f: (f.move("time", "old"), declare(f, "time", (10**4,), chunks=(2**10,), compression="gzip")),
+        "times that are packed|larger than the file can hold",
+    ),
     "times without end": (lambda f: f["time"].resize((2**40,)), "larger than the file can hold"),
     "a checkpoint without end": (
         lambda f: declare(f.require_group("checkpoint"), "w", (2, 2**40), chunks=(1, 1024)),
@@ -178,6 +187,22 @@ def test_hostile_files(record, read, trick: str):
         with pytest.raises(RunFileError, match=message):
             read(path)
         assert tracemalloc.get_traced_memory()[1] < size + 2**22
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("read", [open_run, read_checkpoint])
+def test_a_file_blown_up_without_any_bytes(record, read):
+    path = record(20).path
+    with h5py.File(path, "r+", libver="v110") as file:
+        for name in ("time", "loss"):
+            file[name].resize((10**7,))
+    os.truncate(path, 10**9)  # takes no room on the disk
+    tracemalloc.start()
+    try:
+        with pytest.raises(RunFileError, match="larger than the file can hold"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
     finally:
         tracemalloc.stop()
 

@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
 
 from nlsim.record import ChannelSpec, RunWriter, open_run
+from nlsim.record.definition import begin
 from nlsim.record.lazy import guarded
 
 # writes frames i = 0, 1, …, where everything is a function of i, until told to stop
@@ -252,3 +254,30 @@ def test_a_run_that_closes_while_it_is_looked_at_was_not_interrupted(tmp_path: P
     with open_run(path) as dataset:
         assert dataset.attrs["state"] == "complete"
         assert check(dataset) == 10
+
+
+READER = """
+import sys, h5py
+with h5py.File(sys.argv[1]) as file:  # takes HDF5's lock
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_reader_does_not_stop_a_run_that_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "run.nc"
+    with ExitStack() as readers:
+
+        def looked_at(place: Path) -> h5py.File:  # between putting the file in its place and opening it for frames
+            pipe = subprocess.PIPE
+            reader = subprocess.Popen([sys.executable, "-c", READER, str(place)], stdout=pipe, stdin=pipe, text=True)
+            readers.callback(reader.communicate, "\n")
+            wait_for(reader, "open")
+            return begin(place)
+
+        monkeypatch.setattr("nlsim.record.writer.begin", looked_at)
+        with RunWriter(path, [ChannelSpec("a")], {}) as writer:
+            writer.append(0.0, {"a": np.float64(1.0)})
+            writer.close("reached_end")
+    with open_run(path) as dataset:
+        assert (dataset.attrs["state"], dataset.a.values.tolist()) == ("complete", [1.0])

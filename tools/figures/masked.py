@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 import nlsim
 from nlsim.core.randomness import generator
 from nlsim.data.catalogue import load, split
+from nlsim.data.series import load_series
 from nlsim.report.figures import BLUE, GREEN, GREY, ORANGE, RED
 from nlsim.simulation.build import build
 from nlsim.systems.masked.mechanism import MissingEntries
@@ -239,6 +240,7 @@ def main() -> None:
     failing_sensors()
     unknown()
     neumiss()
+    weather()
     if options.seeds:
         inference(options.seeds)
 
