@@ -11,7 +11,7 @@ from nlsim.record.format import (
     variable_name,
 )
 from nlsim.record.layout import CoordinateSpec
-from nlsim.record.recovery import recover
+from nlsim.record.recovery import Glance, glance, recover
 from nlsim.record.trajectory import channels, open_run, scenario_text
 from nlsim.record.writer import RunWriter
 
@@ -23,8 +23,10 @@ __all__ = [
     "ChannelSpec",
     "Checkpoint",
     "CoordinateSpec",
+    "Glance",
     "RunWriter",
     "channels",
+    "glance",
     "open_run",
     "read_checkpoint",
     "recover",

@@ -166,6 +166,14 @@ class CheckpointWriter:
         self._number += 1
 
 
+def last_sequence(file: h5py.File) -> int:
+    """Return the number of the last checkpoint of a file, 0 without one; its own checksum is not looked at."""
+    slots = file.get(f"{fmt.CHECKPOINT}/{_SEQUENCE}")
+    if not isinstance(slots, h5py.Dataset) or slots.shape != (2,) or slots.dtype.kind != "i":
+        return 0
+    return int(slots[...].max())
+
+
 def read_checkpoint(path: str | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """Return the last state of a run that is on file.
 

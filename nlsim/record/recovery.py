@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from nlsim.errors import RunFileError
 from nlsim.record import format as fmt
 from nlsim.record.attribute import stored_attributes
+from nlsim.record.checkpoint import last_sequence
 from nlsim.record.definition import exchange, netcdf, own_attributes, refuse_if_gone
 from nlsim.record.format import ChannelSpec
 from nlsim.record.lock import claim, is_elsewhere
@@ -67,7 +68,41 @@ def recover(path: str | Path, *, force: bool = False) -> int:
     return frames
 
 
-def reopen(path: Path, attributes: Mapping[str, Any], *, force: bool = False) -> int:
+class Glance(NamedTuple):
+    """What tells whether a file was written to since it was looked at.
+
+    Attributes
+    ----------
+    frames : int
+        Its whole frames.
+    checkpoint : int
+        Sequence number of its last checkpoint; 0 without one.
+    ending : str
+        Why its run stopped; empty while it goes on, or if its process was killed.
+    """
+
+    frames: int
+    checkpoint: int
+    ending: str
+
+
+def glance(path: str | Path) -> Glance:
+    """Look at a run file before all else is read of it that a writer will rely on.
+
+    Raises
+    ------
+    RunFileError
+        As of :func:`~nlsim.record.trajectory.open_run`.
+    """
+    with open_hdf5(path) as file:
+        return _glance(file)
+
+
+def _glance(file: h5py.File) -> Glance:
+    return Glance(whole_frames(file), last_sequence(file), str(file.attrs[fmt.ENDING]))
+
+
+def reopen(path: Path, attributes: Mapping[str, Any], *, seen: Glance | None = None, force: bool = False) -> int:
     """Make the file of a run that stopped ready to go on, and claim it.
 
     Parameters
@@ -76,6 +111,8 @@ def reopen(path: Path, attributes: Mapping[str, Any], *, force: bool = False) ->
         The file.
     attributes : mapping
         Root attributes that change, as they are stored.
+    seen : Glance, optional
+        The file as the caller has read it; it must be so still.
     force : bool
         As of :func:`recover`.
 
@@ -87,9 +124,9 @@ def reopen(path: Path, attributes: Mapping[str, Any], *, force: bool = False) ->
     Raises
     ------
     RunFileError
-        Not a run file, or one that is being written.
+        Not a run file, or one that is being written, or has been since.
     """
-    descriptor, frames, _ = _claim(path, force=force)
+    descriptor, frames, _ = _claim(path, force=force, seen=seen)
 
     def go_on(file: h5py.File) -> None:
         _cut(file, frames)
@@ -128,7 +165,7 @@ def refuse_other_channel(file: h5py.File, spec: ChannelSpec, path: Path) -> None
         )
 
 
-def _claim(path: Path, *, force: bool) -> tuple[int, int, bool]:
+def _claim(path: Path, *, force: bool, seen: Glance | None = None) -> tuple[int, int, bool]:
     """Claim a file that is there, and return its whole frames and whether it says that its run is going."""
     if not path.is_file():
         raise RunFileError("There is no such run file.", where=str(path))
@@ -147,7 +184,14 @@ def _claim(path: Path, *, force: bool) -> tuple[int, int, bool]:
                     where=str(path),
                     advice="If you know that it is not, pass --force.",
                 )
-            return descriptor, whole_frames(file), is_running
+            now = _glance(file)
+            if seen not in (None, now):
+                raise RunFileError(
+                    "Another process has gone on with this run since it was read.",
+                    where=str(path),
+                    advice="Look at it again (nlsim show); if it has not reached its end, resume it again.",
+                )
+            return descriptor, now.frames, is_running
     except BaseException:
         os.close(descriptor)
         raise

@@ -21,7 +21,7 @@ from nlsim.record.checkpoint import Checkpoint, CheckpointWriter, storable
 from nlsim.record.definition import begin, create, exchange, frames_per_block, netcdf, refuse_if_gone
 from nlsim.record.format import ChannelSpec
 from nlsim.record.layout import CoordinateSpec
-from nlsim.record.recovery import refuse_other_channel, reopen
+from nlsim.record.recovery import Glance, refuse_other_channel, reopen
 from nlsim.record.room import INDEX_BYTES, give_back, take_room
 from nlsim.record.trajectory import open_hdf5
 
@@ -99,7 +99,13 @@ class RunWriter:
 
     @classmethod
     def reopen(
-        cls, path: str | Path, channels: Iterable[ChannelSpec], attributes: Mapping[str, Any], *, force: bool = False
+        cls,
+        path: str | Path,
+        channels: Iterable[ChannelSpec],
+        attributes: Mapping[str, Any],
+        *,
+        seen: Glance | None = None,
+        force: bool = False,
     ) -> RunWriter:
         """Go on writing a file whose run has stopped; its frames stay as they are.
 
@@ -111,19 +117,21 @@ class RunWriter:
             Those of the file.
         attributes : mapping
             Root attributes that change, as for a new file.
+        seen : Glance, optional
+            The file as :func:`~nlsim.record.recovery.glance` saw it before the caller read it; it must be so still.
         force : bool
             Whether a file that was begun on another machine, where its run may be going on, is taken all the same.
 
         Raises
         ------
         RunFileError
-            Another run is writing the file, or its channels are others.
+            Another run is writing the file, or has written it since, or its channels are others.
         """
         specs, path = tuple(channels), Path(path)
         with open_hdf5(path) as file:
             for spec in specs:
                 refuse_other_channel(file, spec, path)
-        descriptor = reopen(path, root_attributes(attributes), force=force)
+        descriptor = reopen(path, root_attributes(attributes), seen=seen, force=force)
         writer = cls.__new__(cls)
         writer._begin(path, specs, descriptor, frames_per_block(specs))
         return writer

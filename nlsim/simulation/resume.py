@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nlsim.core.ending import Ending
 from nlsim.core.state import leaves, named_leaves, rebuild
 from nlsim.errors import RunFileError
-from nlsim.record import COMPLETE, RUNNING, RunWriter, channels, open_run, read_checkpoint, scenario_text
+from nlsim.record import COMPLETE, RUNNING, RunWriter, channels, glance, open_run, read_checkpoint, scenario_text
 from nlsim.scenario.load import LoadedScenario, parse_scenario
 from nlsim.simulation.build import build
 from nlsim.simulation.plan import RecordPlan
@@ -59,6 +59,7 @@ def resume(
         As of :func:`~nlsim.simulation.run.run`.
     """
     path = Path(path)
+    seen = glance(path)  # what is read from here on counts only if nobody has written since
     tensors, numbers = read_checkpoint(path)
     with open_run(path) as data:
         attributes = dict(data.attrs)
@@ -88,7 +89,7 @@ def resume(
     with (
         threads(source.values.numerics.threads),
         listening() as stop,
-        RunWriter.reopen(path, [each.spec for each in plan.channels], changed, force=force) as writer,
+        RunWriter.reopen(path, [each.spec for each in plan.channels], changed, seen=seen, force=force) as writer,
     ):
         loop = loop_of(simulation, stand=stand)
         return Recording(loop, plan, writer, wall_time=numbers["wall_time"], known=known).run(stop, progress)

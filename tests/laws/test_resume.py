@@ -296,6 +296,36 @@ def test_a_run_that_does_not_repeat_is_refused(tmp_path: Path, monkeypatch: pyte
         resume(path)
 
 
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_of_two_that_resume_the_later_one_changes_nothing(
+    is_behind: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one goes on and ends while this one has read the file and not claimed it yet."""
+    source, path = scenario(SYSTEM["inference"], "explicit_euler"), tmp_path / "run.nc"
+    with monkeypatch.context() as patch:
+        if is_behind:  # as after a kill
+            patch.setattr("nlsim.record.writer.RunWriter.commit", lambda *_: None)
+            patch.setattr("nlsim.record.writer.RunWriter.close", lambda self, *_, **__: (self.flush(), self._let_go()))
+            run(source, path)
+        else:
+            run(source, path, progress=stop_at(4))
+    found: list[bytes] = []
+
+    def slowly(given: LoadedScenario) -> object:
+        if not found:
+            found.append(b"")
+            assert resume(path).ending == "reached_end"
+            found.append(path.read_bytes())
+        return build(given)
+
+    monkeypatch.setattr("nlsim.simulation.resume.build", slowly)
+    with pytest.raises(RunFileError, match="Another process has gone on with this run"):
+        resume(path)
+    assert path.read_bytes() == found[1]
+    run(source, tmp_path / "whole.nc")
+    assert bits(path) == bits(tmp_path / "whole.nc")
+
+
 class TestExtending:
     def test_a_finished_run_goes_on_to_a_later_end(self, tmp_path: Path) -> None:
         short = scenario(SYSTEM["inference"], "explicit_euler", until=0.6)
