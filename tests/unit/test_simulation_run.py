@@ -203,6 +203,24 @@ def test_the_revision_is_that_of_our_own_checkout(tmp_path: Path, monkeypatch: p
     assert provenance.revision() == "unknown"
 
 
+def test_the_code_is_that_which_makes_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nlsim.simulation import provenance
+
+    for part in ("core", "systems/masked", "report", "simulation"):
+        (tmp_path / part).mkdir(parents=True)
+        (tmp_path / part / "a.py").write_text("x = 1")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "simulation" / "provenance.py"))
+    code = provenance.code.__wrapped__
+    found = [code()]
+    (tmp_path / "report" / "a.py").write_text("x = 2")
+    assert code() == found[0]
+    (tmp_path / "systems" / "masked" / "a.py").write_text("x = 2")
+    found.append(code())
+    (tmp_path / "systems" / "masked" / "a.py").rename(tmp_path / "systems" / "masked" / "b.py")
+    found.append(code())
+    assert len(set(found)) == 3
+
+
 def test_threads_are_put_back() -> None:
     before = torch.get_num_threads()
     with threads(2):
