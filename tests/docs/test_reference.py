@@ -80,7 +80,7 @@ CONSTANTS = {
 """What a system needs beside its network; nothing, where it is not listed."""
 RESPONSES = {
     "masked_neuron": "inputs = 6, neurons = 3",
-    "masked_energy": "inputs = 6, neurons = 3",
+    "masked_energy": "inputs = 13, neurons = 3, nudge = 0.1",
     "neumiss": f"inputs = 6, covariance = {[[2.0 * (i == j) for j in range(6)] for i in range(6)]}",
 }
 """What a system needs that responds."""
@@ -94,6 +94,9 @@ def scenario_of(system: str) -> LoadedScenario:
         )
     if system in RESPONDERS:
         overrides = [f'system={{name = "{system}", {RESPONSES[system]}}}', 'record.channels=["observed_fraction"]']
+        if system == "masked_energy":  # nudged, it has one channel more
+            overrides.append('signal={name="samples", dataset="wine", batch=6, interval=40.0}')
+            overrides.append('mask={name="random", rate=0.5, interval=40.0}')
         return load_scenario("masked/blackout", overrides=overrides)
     text = shipped_scenarios()["hamiltonian/digits"].read_text(encoding="utf-8")
     constants = "".join(f", {each}" for each in [CONSTANTS.get(system), NETWORK] if each)
