@@ -52,7 +52,7 @@ def create(
     block: int,
     checkpoint: Checkpoint | None,
     force: bool,
-    compression: int = 1,
+    compression: int = 0,
 ) -> int:
     """Create a run file without frames.
 
@@ -75,7 +75,7 @@ def create(
     force : bool
         Whether a file that is there is replaced.
     compression : int
-        How hard arrays are packed, from 0 (not at all) to 9.
+        How hard arrays are packed, from 0 (not at all, but channels with times of their own lightly) to 9.
 
     Returns
     -------
@@ -290,14 +290,16 @@ def _define_channel(
     compression: int,
 ) -> None:
     is_array = math.prod(channel.shape) > 1
-    is_packed = is_array and compression > 0
+    level = compression or (0 if channel.every is None else 1)  # NaN packs to nearly nothing
+    packed = {"compression": "gzip", "compression_opts": level, "shuffle": True}  # with a checksum of its own
+    filters = {} if not is_array else packed if level else {"fletcher32": True}
     variable = root.create_variable(
         channel.variable,
         (fmt.TIME, *channel.dimensions),
         channel.dtype,
         chunks=_chunk(channel, block if is_array else _CHUNK_FRAMES),
         fillvalue=channel.dtype.type(math.nan) if channel.dtype.kind == "f" else None,
-        **({"compression": "gzip", "compression_opts": compression, "shuffle": True} if is_packed else {}),
+        **filters,
     )
     variable.attrs.update(
         {

@@ -53,7 +53,7 @@ class RunWriter:
     force : bool, optional
         Whether a file that is there is replaced; never one that is being written.
     compression : int, optional
-        How hard arrays are packed, from 0 (not at all) to 9.
+        How hard arrays are packed, from 0 (not at all, but channels with times of their own lightly) to 9.
 
     Raises
     ------
@@ -77,7 +77,7 @@ class RunWriter:
         block_frames: int | None = None,
         checkpoint: Checkpoint | None = None,
         force: bool = False,
-        compression: int = 1,
+        compression: int = 0,
     ) -> None:
         specs = tuple(channels)
         block = frames_per_block(specs) if block_frames is None else block_frames

@@ -192,8 +192,9 @@ class Record(Model):
     """Single record times besides [time]."""
     dtype: Literal["same", "float32"] = "same"
     """Precision of the numbers in the file; float32 halves that of a float64 run, whose checkpoint stays exact."""
-    compression: Annotated[int, Field(ge=0, le=9)] = 1
-    """How hard arrays are packed: 0 not at all, 9 as small as deflate can, slowly."""
+    compression: Annotated[int, Field(ge=0, le=9)] = 0
+    """How hard arrays are packed: 0 not at all (but channels with times of their own, lightly), 9 as small as deflate
+    can, slowly."""
 
     @field_validator("channels")
     @classmethod
