@@ -13,7 +13,7 @@ import torch
 from nlsim.data.catalogue import DATASETS
 from nlsim.data.series import SERIES, SeriesSource, TimeSeries
 from nlsim.data.source import DataSource, LabelledData
-from nlsim.errors import DataError, DeviceError, ScenarioError, did_you_mean
+from nlsim.errors import CapabilityError, DataError, DeviceError, ScenarioError, did_you_mean
 from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import beyond_stability
 from nlsim.scenario import model
@@ -185,20 +185,31 @@ def check_stability(source: LoadedScenario, system: Any) -> None:
     chosen = source.values.stepper
     if not isinstance(chosen, model.FixedStep):
         return
-    found = beyond_stability(
-        STEPPERS[chosen.name], system.system if isinstance(system, SignFlip) else system, chosen.dt
-    )
+    moved = system.system if isinstance(system, SignFlip) else system
+    found = beyond_stability(STEPPERS[chosen.name], moved, chosen.dt)
     if found is None:
         return
     block = "slow block, which this stepper steps explicitly," if found.is_slow else "fastest part"
-    sweeps = "" if found.is_slow else ", or use a sweep stepper such as exponential_sweep"
+    other = None if found.is_slow else _bearing_stepper(moved, chosen.dt)
     raise ScenarioError(
         f"The step is beyond the stability limit of '{chosen.name}'.",
         where=source.where("stepper", "dt"),
         given=f"dt = {chosen.dt:g}; the {block} decays at rate {found.rate:g}: rate·dt = {found.rate * chosen.dt:g}",
         allowed=f"rate·dt < {found.limit:g}, that is dt < {found.largest_step:g}",
-        advice=f"Take dt below {found.largest_step:g}{sweeps}.",
+        advice=f"Take dt below {found.largest_step:g}{'' if other is None else f', or use {other}'}.",
     )
+
+
+def _bearing_stepper(system: Any, dt: float) -> str | None:
+    """Return a stepper that takes such steps of this system, a sweep sooner than an implicit one, for a person."""
+    for name, kind in (("exponential_sweep", "a sweep stepper such as"), ("sdirk2", "the implicit stepper")):
+        try:
+            STEPPERS[name].require(system)
+        except CapabilityError:
+            continue
+        if beyond_stability(STEPPERS[name], system, dt) is None:
+            return f"{kind} {name}"
+    return None
 
 
 def check_flip_step(source: LoadedScenario, system: Any) -> None:
