@@ -62,8 +62,22 @@ def build_responder(source: LoadedScenario, system: model.Responder, entry: Resp
         assert isinstance(scenario.signal, model.Sinusoids)  # check_fit lets no other signal through
         signal = sinusoids(scenario.signal, system.inputs, None, scenario.seed, like)
     groups = None if scenario.mask is None else scenario.mask.groups
-    constants = {**system.model_dump(), **_moments(source, system, signal), "groups": groups}
+    constants = {
+        **system.model_dump(),
+        **_moments(source, system, signal),
+        "groups": groups,
+        "largest_input": _largest_input(scenario.signal, signal, system.inputs, like),
+    }
     return Responder(source, system, entry.build(constants, scenario.seed, like), signal)
+
+
+def _largest_input(chosen: model.Signal, signal: Signal, inputs: int, like: Tensor) -> Tensor:
+    """Return the largest |u_j| that a signal ever shows, shape ``(input,)``; what nobody recorded is never shown."""
+    if isinstance(signal, HeldSamples | HeldSeries):
+        shown = signal.inputs if isinstance(signal, HeldSamples) else signal.values
+        return shown.abs().nan_to_num(nan=0.0).amax(0)
+    assert isinstance(chosen, model.Sinusoids)  # build_responder makes no other signal
+    return like.new_full((inputs,), chosen.amplitude)
 
 
 def _moments(source: LoadedScenario, system: model.Responder, signal: Signal) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from support.learning import draw
@@ -13,8 +14,11 @@ from nlsim.core.system import Coupled, Held, Inputs
 from nlsim.errors import ScenarioError
 from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import beyond_stability
+from nlsim.integrate.explicit import EXPLICIT_EULER
 from nlsim.scenario.load import load_scenario
 from nlsim.simulation.build import build
+from nlsim.systems.activation import ACTIVATIONS
+from nlsim.systems.masked.energy import MaskedEnergy
 from nlsim.systems.masked.neumiss import NeuMissFlow, gaussian_conditioning
 
 WEATHER, BLACKOUT = "masked/weather", "masked/blackout"
@@ -99,3 +103,107 @@ def test_advice_still_names_the_sweep_where_it_helps() -> None:
         build(load_scenario(BLACKOUT, overrides=chosen("rk4", 10.0, *more)))
     assert "exponential_sweep" in str(refused.value.advice)
     build(load_scenario(BLACKOUT, overrides=chosen("exponential_sweep", 10.0, *more)))
+
+
+def test_bounds_of_activations_are_attained() -> None:
+    a = torch.linspace(-12.0, 12.0, 240001, dtype=torch.float64, requires_grad=True)
+    for activation in ACTIVATIONS.values():
+        value = activation.value(a)
+        (slope,) = torch.autograd.grad(value.sum(), a, create_graph=True)
+        # within 1e-4 of the place of the supremum, or e^(−12) away from the end where it is only approached
+        assert activation.steepness == pytest.approx(float(slope.detach().abs().max()), rel=1e-5)
+        if activation.bound is not None:
+            assert activation.bound == pytest.approx(float(value.detach().abs().max()), rel=1e-5)
+        if activation.curvature is not None:
+            bend = torch.autograd.grad(slope.sum(), a)[0] if slope.requires_grad else torch.zeros_like(a)
+            assert activation.curvature == pytest.approx(float(bend.abs().max()), rel=1e-7)
+    assert ACTIVATIONS["relu"].curvature is None
+
+
+def random_energy(case: int, activation: str, nudge: float) -> tuple[MaskedEnergy, Inputs, torch.Tensor]:
+    rng = np.random.default_rng([case, 7])
+    scale = 10.0 ** rng.uniform(-1, 1, 3)
+    w, v, b, u, z, s = (torch.as_tensor(rng.normal(size=n)) for n in ((5, 4), (5, 5), 5, (3, 4), (3, 2), (3, 5)))
+    v = scale[0] * (v + v.mT) / 2
+    pi = torch.as_tensor(rng.dirichlet(np.ones(4)))
+    system = MaskedEnergy(
+        scale[1] * w, v, ACTIVATIONS[activation], scale[2] * b, 1.7, nudge, pi if case % 2 else None, u.abs().amax(0)
+    )
+    return system, Inputs(u, z, torch.as_tensor(rng.uniform(size=(3, 4)))), 2 * s
+
+
+CURVED = [("tanh", 0.0), ("tanh", 2.5), ("tanh", -0.6), ("logistic", 0.7), ("identity", 0.7)]
+
+
+@pytest.mark.parametrize(("activation", "nudge"), CURVED)
+def test_no_curvature_of_the_energy_exceeds_the_rate(activation: str, nudge: float) -> None:
+    closest = 0.0
+    for case in range(25):
+        system, inputs, start = random_energy(case, activation, nudge)
+        for state in (start, 0.0 * start):
+            row = Inputs(inputs.input[:1], inputs.target[:1], inputs.mask[:1])  # type: ignore[index]
+            hessian = torch.func.hessian(lambda s, e=system, i=row: e.energy(0.0, s[None], i).sum())(state[0])
+            steepest = float(torch.linalg.eigvalsh(hessian).max()) * system.speed
+            # eigenvalues of numbers up to some hundreds, in doubles
+            assert steepest <= system.fastest_rate() * (1 + 1e-12)
+            closest = max(closest, steepest / system.fastest_rate())
+    assert closest >= 0.4  # a bound, and not an idle one
+
+
+@pytest.mark.parametrize(("activation", "nudge"), CURVED)
+def test_energy_never_rises_in_a_step_that_is_accepted(activation: str, nudge: float) -> None:
+    rose = 0
+    for case in range(20):
+        system, inputs, state = random_energy(case, activation, nudge)
+        dt = 0.999 * 2.0 / system.fastest_rate()
+        assert beyond_stability(EXPLICIT_EULER, system, dt) is None
+        assert beyond_stability(EXPLICIT_EULER, system, 1.002 * dt) is not None
+        long = state
+        for _ in range(30):
+            before, size = system.energy(0.0, state, inputs), state.square().sum(-1)
+            state = EXPLICIT_EULER.advance(system, Held(inputs), state, 0.0, dt, 1)
+            # some tens of roundings of the terms that E is summed from
+            slack = 1e-14 * (1 + size + system.weight.abs().sum() * 10 + system.recurrent.abs().sum() * (1 + size))
+            assert bool((system.energy(0.0, state, inputs) <= before + slack).all())
+            after = EXPLICIT_EULER.advance(system, Held(inputs), long, 0.0, 6 * dt, 1)
+            rose += int((system.energy(0.0, after, inputs) > system.energy(0.0, long, inputs) + slack).sum())
+            long = after
+    assert rose > 0  # what is not accepted may climb
+
+
+@pytest.mark.parametrize("name", ["explicit_euler", "rk4"])
+def test_strong_coupling_and_strong_inputs_count(name: str) -> None:
+    more = ["until=35", "record.every=7", 'record.channels=["energy"]', 'mask={name="random", rate=1.0, interval=35}']
+
+    def limit(system: str, *others: str) -> float:
+        chosen_system = f'system={{name="masked_energy", inputs=6, neurons=8{system}}}'
+        with pytest.raises(ScenarioError, match="beyond the stability limit") as refused:
+            build(load_scenario(BLACKOUT, overrides=chosen(name, 7.0, chosen_system, *more, *others)))
+        found = re.search(r"that is dt < (\S+)", refused.value.allowed or "")
+        assert found
+        return float(found[1])
+
+    assert limit(", recurrent_norm=6.0") < 0.5 * limit("")
+    assert limit("", "signal.amplitude=30.0") < 0.2 * limit("")
+    assert limit(", bias=30.0") < 0.2 * limit("")
+    strong = 'system={name="masked_energy", inputs=6, neurons=8, recurrent_norm=6.0}'
+    with pytest.raises(ScenarioError, match="beyond the stability limit"):
+        build(load_scenario(BLACKOUT, overrides=chosen(name, 0.7, strong, *more)))
+
+
+@pytest.mark.parametrize("signal", ['name="samples", dataset="wine", batch=4, interval=1.0', 'name="series"'])
+def test_the_rate_holds_for_the_largest_input_of_the_data(signal: str) -> None:
+    is_series = "series" in signal
+    samples = [f"signal={{{signal}, centred=true, scaled=true}}", 'mask={name="random", rate=0.5, interval=1}']
+    text = [
+        f'system={{name="masked_energy", inputs={9 if is_series else 13}, neurons=4}}',
+        'record.channels=["energy"]', "until=50", "record.every=10", 'stepper={name="sdirk2", dt=0.5}',
+        *([] if is_series else samples),
+    ]  # fmt: skip
+    simulation = build(load_scenario(WEATHER, overrides=text))
+    largest = simulation.system.largest_input
+    for j in range(50):
+        inputs = simulation.signal.piece(float(j))(float(j))
+        assert bool((torch.where(inputs.mask > 0, inputs.input.abs(), 0.0) <= largest).all())
+    assert bool((largest > 1).all())
+    assert bool((largest < 20).all())
