@@ -150,6 +150,16 @@ def test_no_curvature_of_the_energy_exceeds_the_rate(activation: str, nudge: flo
     assert closest >= 0.4  # a bound, and not an idle one
 
 
+def test_coupling_that_excites_is_steep_where_activity_saturates() -> None:
+    # of V = 6·1 without inputs the curvature is 1 + 6 (1 − t²)(3 t² − 1), t = tanh s: −5 at 0, and 3 where t² = 2/3
+    system = MaskedEnergy(torch.zeros(2, 1).double(), 6.0 * torch.eye(2).double(), ACTIVATIONS["tanh"])
+    state = torch.full((2,), math.atanh((2 / 3) ** 0.5), dtype=torch.float64)
+    inputs = Inputs(torch.zeros(1, 1, dtype=torch.float64))
+    hessian = torch.func.hessian(lambda s: system.energy(0.0, s[None], inputs).sum())(state)
+    assert float(torch.linalg.eigvalsh(hessian).max()) == pytest.approx(3.0, rel=1e-13)
+    assert 3.0 <= system.fastest_rate() <= 1 + 6 * 0.77 + 1e-2
+
+
 @pytest.mark.parametrize(("activation", "nudge"), CURVED)
 def test_energy_never_rises_in_a_step_that_is_accepted(activation: str, nudge: float) -> None:
     rose = 0

@@ -155,8 +155,6 @@ class MaskedConv2d(torch.nn.Module):
         NlsimError
             For values or a mask of another shape, and for an image smaller than a window.
         """
-        if mask is not None:
-            check_mask(mask, values)
         return self.with_fraction(values, mask)[0]
 
     def with_fraction(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
