@@ -48,7 +48,10 @@ class MaskedNeuron(_Population):
 
 
 class MaskedEnergy(_Population):
-    """Neurons that descend the energy ½|s|² − ½ ϱ(s)ᵀ V ϱ(s) − ϱ(s)ᵀ (W(m ⊙ u) + μ(m) b), V being symmetric."""
+    """Neurons that descend the energy ½|s|² − ½ ϱ(s)ᵀ V ϱ(s) − ϱ(s)ᵀ (W(m ⊙ u) + μ(m) b), V being symmetric.
+
+    They start from s = 0. relu is refused: its slope there is 0, so that nothing would ever move.
+    """
 
     name: Literal["masked_energy"]
     """Which system."""

@@ -277,7 +277,49 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(case: str) -> None
     assert where in str(caught.value.where)
 
 
-def test_a_soft_mask_that_is_always_0_is_a_blackout() -> None:
-    mask = 'mask={name="reliability", level=0.0}'
+QUARTER = np.pi / 2
+FADING = {
+    "always": ("level=0.0", []),
+    "at the start": (f"level=0.5, amplitude=0.5, phase={-QUARTER}, frequency={QUARTER}", []),
+    "at a later step": (f"level=0.5, amplitude=0.5, phase=0.0, frequency={QUARTER}", []),
+    "for ever": (f"level=0.5, amplitude=0.5, phase={-QUARTER}, frequency=0.0", []),
+    "at rates of their own": (
+        f"level=0.25, amplitude=0.25, phase={-QUARTER}, frequency={[0.5 * (1 + j % 3) * QUARTER for j in range(64)]}",
+        [],
+    ),
+    "between the steps, of an adaptive stepper": (
+        "level=0.5, amplitude=0.5, phase=0.0, frequency=1.0", ['stepper={name="adaptive"}'],
+    ),
+}  # fmt: skip
+NOT_FADING = {
+    "between the steps": ("level=0.5, amplitude=0.5, phase=0.0, frequency=1.0", []),
+    "each at its time": ("level=0.5, amplitude=0.5, frequency=1.0", []),
+    "but one": (
+        f"level={[0.5] * 63 + [1.0]}, amplitude={[0.5] * 63 + [0.0]}, phase={-QUARTER}, frequency={QUARTER}", [],
+    ),
+    "after the end": (f"level=0.5, amplitude=0.5, phase={-QUARTER + 1e-3}, frequency=1e-6", []),
+    "with a normaliser": (
+        f"level=0.5, amplitude=0.5, phase={-QUARTER}, frequency={QUARTER}",
+        ['system.update={name="nlms", epsilon=0.001}', 'system.precision={name="constant"}'],
+    ),
+}  # fmt: skip
+SHORT = ["until=40", "record.every=4"]
+
+
+@pytest.mark.parametrize("case", FADING)
+def test_a_soft_mask_that_fades_altogether_is_a_blackout(case: str) -> None:
+    mask, more = FADING[case]
     with pytest.raises(ScenarioError, match="divides by 0"):
-        build(load_scenario("masked/inference", overrides=[mask]))
+        build(load_scenario("masked/inference", overrides=[f'mask={{name="reliability", {mask}}}', *SHORT, *more]))
+
+
+@pytest.mark.parametrize("case", NOT_FADING)
+def test_a_soft_mask_that_leaves_something_is_none(case: str) -> None:
+    mask, more = NOT_FADING[case]
+    build(load_scenario("masked/inference", overrides=[f'mask={{name="reliability", {mask}}}', *SHORT, *more]))
+
+
+def test_what_only_just_leaves_something_runs(tmp_path: Path) -> None:
+    mask = 'mask={name="reliability", level=0.5, amplitude=0.5, phase=0.0, frequency=1.0}'
+    outcome = nlsim.run(load_scenario("masked/inference", overrides=[mask, *SHORT]), tmp_path / "run.nc")
+    assert outcome.ending == "reached_end"
