@@ -18,7 +18,7 @@ from nlsim.systems.activation import TANH
 from nlsim.systems.masked.check import check_values
 from nlsim.systems.masked.convolution import MaskedConv2d
 from nlsim.systems.masked.dynamics import MaskedNeuron
-from nlsim.systems.masked.energy import MaskedEnergy
+from nlsim.systems.masked.energy import MaskedEnergy, contrastive_gradient
 from nlsim.systems.masked.mechanism import (
     MissingAtRandom,
     MissingCompletelyAtRandom,
@@ -149,6 +149,13 @@ REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "shares of more than all": (lambda: neuron(shares=HALF), "shares", SHARES),
     "a negative share": (lambda: neuron(shares=torch.tensor([0.5, 0.5, 0.5, -0.5])), "shares", SHARES),
     "energy, shares too few": (lambda: energy(shares=torch.full((3,), 1 / 3)), "shares", SHARES),
+    "a nudge beyond the minimum": (lambda: energy(nudge=-1.5), "nudge", "without a minimum"),
+    "a nudge at its border": (lambda: energy(nudge=-1.0), "nudge", "without a minimum"),
+    "a nudge of NaN": (lambda: energy(nudge=math.nan), "nudge", "without a minimum"),
+    "an endless nudge": (lambda: energy(nudge=math.inf), "nudge", "without a minimum"),
+    "one nudge twice": (
+        lambda: contrastive_gradient(energy(nudge=0.5), W, energy(nudge=0.5), W, GIVEN), "free, nudged", "needs two",
+    ),
     "rates too few": (lambda: RandomMask(3, torch.full((2,), 0.5), 1.0), "rate", "one for each"),
     "a table of rates": (lambda: RandomMask(3, torch.full((1, 3), 0.5), 1.0), "rate", "one for each"),
     "parts that do not fit": (

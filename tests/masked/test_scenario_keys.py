@@ -264,6 +264,7 @@ REFUSED = {
         NEURONS, ['system={name="masked_energy", inputs=5, neurons=2, nudge=0.1}'], "no target", "system",
     ),
     "too few neurons": (ENERGY, ["system.neurons=2", "system.bias=1.0"], "fewer neurons than classes", "neurons"),
+    "a flat start": (ENERGY, ['system.activation="relu"'], "never move", "activation"),
     "no minimum": (ENERGY, ["system.nudge=-1.0"], "nudge", "nudge"),
 }  # fmt: skip
 

@@ -25,6 +25,7 @@ function whose curvature is at most Λ, and so ΔE ≤ −c·dt (1 − c·dt Λ/
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,14 +54,14 @@ class MaskedEnergy:
     recurrent : Tensor
         V = Vᵀ, shape ``(..., n, n)``.
     activation : Activation
-        ϱ.
+        ϱ. With ReLU s = 0 is at rest whatever is seen, its slope there being 0: start elsewhere.
     bias : Tensor or None
         b, shape ``(..., n)``.
     speed : float
         c > 0 in 1/time.
     nudge : float
         β: adds β ½‖s_o − z‖² to the energy, o being the last neurons, as many as the target z has entries; 0 leaves
-        them free.
+        them free. Finite and above −1, else E has no minimum.
     shares : Tensor or None
         π, shape ``(input,)``, ≥ 0 with sum 1; 1/p each by default.
     largest_input : Tensor or None
@@ -69,7 +70,8 @@ class MaskedEnergy:
     Raises
     ------
     NlsimError
-        When V is not symmetric (then there is no such energy), the speed is not above 0, or shares are none.
+        When V is not symmetric (then there is no such energy), the speed is not above 0, the nudge is not above −1, or
+        shares are none.
 
     References
     ----------
@@ -96,6 +98,13 @@ class MaskedEnergy:
                 advice="Use (V + Vᵀ)/2, or MaskedNeuron.",
             )
         check_speed(self.speed)
+        if not -1.0 < self.nudge < math.inf:
+            raise NlsimError(
+                "A nudge of −1 or less leaves the energy without a minimum.",
+                where="nudge",
+                given=self.nudge,
+                allowed="finite numbers > −1",
+            )
         if self.shares is not None:
             check_shares(self.shares, self.weight.shape[-1])
 
@@ -232,7 +241,20 @@ def contrastive_gradient(
         Their rest states, shape ``(..., sample, n)``.
     inputs : Inputs
         At which they rest.
+
+    Raises
+    ------
+    NlsimError
+        When both have the same nudge.
     """
+    if free.nudge == nudged.nudge:
+        raise NlsimError(
+            "A difference between two nudges needs two.",
+            where="free, nudged",
+            given=f"nudge = {nudged.nudge:g} in both",
+            allowed="different nudges",
+            advice="Take 0 and a small β, or −β and β, which is of second order.",
+        )
     width = nudged.nudge - free.nudge
     before, after = free.energy_gradient(rest, inputs), nudged.energy_gradient(pulled, inputs)
     return (after[0] - before[0]) / width, (after[1] - before[1]) / width
