@@ -68,7 +68,8 @@ class NeuMiss(Model):
     inputs: Count
     """p, the number of inputs."""
     covariance: Matrix | None = None
-    """Σ, one row for each input, symmetric, all eigenvalues positive; left out: that of the training inputs."""
+    """Σ, one row for each input, symmetric, all eigenvalues positive; left out: that of the training inputs, of which
+    rows with missing values are passed over."""
     mean: Finite | Vector | None = None
     """x̄, one number or one per input; left out: that of the training inputs, or 0 beside a covariance."""
     ridge: NonNegative = 0.0

@@ -77,8 +77,7 @@ def check_data(source: LoadedScenario) -> None:
 
 def check_complete(source: LoadedScenario, data: LabelledData) -> None:
     """Refuse data with missing values where nothing masks them: NaN would spread over the whole state."""
-    masks = source.values.mask is not None
-    if data.missing == 0 or (masks and not isinstance(source.values.system, model.NeuMiss)):
+    if data.missing == 0 or source.values.mask is not None:
         return
     incomplete = np.isnan(data.inputs)
     features = [name for name, count in zip(data.features, incomplete.sum(0), strict=True) if count]
@@ -88,7 +87,7 @@ def check_complete(source: LoadedScenario, data: LabelledData) -> None:
         given=f"{data.name}: {data.missing} values missing, in {int(incomplete.any(1).sum())} of {len(data.labels)} "
         f"samples ({', '.join(features)})",
         allowed=", ".join(name for name, each in DATASETS.items() if each.is_complete),
-        advice="Mask what is missing: a table [mask] with name = 'missing_values'; neumiss wants complete data.",
+        advice="Mask what is missing: a table [mask] with name = 'missing_values'.",
     )
 
 
