@@ -114,7 +114,8 @@ def bridge_energy(effort: Effort) -> Evidence:
             share, z = draw.uniform(), draw.normal()
             pi, beta = ([0.5, 0.5], 0.0) if case == 0 else ([share, 1.0 - share], (0.7, -0.6)[case % 2])
             system = MaskedEnergy(
-                *(torch.as_tensor(each) for each in (w, v)),
+                torch.as_tensor(w),
+                torch.as_tensor(v),
                 ACTIVATIONS[name],
                 torch.as_tensor(b),
                 nudge=beta,
