@@ -102,6 +102,26 @@ class Relaxing(Protocol[S]):
 
 
 @runtime_checkable
+class Coupled(Protocol):
+    """A relaxing system with a linear fast block whose parts all act on each other: no order of visits solves it.
+
+    What others do to a part is then as fast as its own decay, and a step that is exact for that decay alone is not
+    stable at every length.
+    """
+
+    def fastest_rate(self) -> float:
+        """Return the largest decay rate, in 1/time."""
+        ...
+
+    def hardest_mode(self) -> tuple[Any, torch.Tensor, Inputs]:
+        """Return the fastest mode alone: a system of one number, a state of size 1, inputs under which 0 is its rest.
+
+        A step is stable on the system iff it makes this state smaller.
+        """
+        ...
+
+
+@runtime_checkable
 class Splittable(Protocol[S]):
     """A flow in two parts that are each solved exactly, as those of H = T(p, t) + V(q, t) are at a frozen time.
 

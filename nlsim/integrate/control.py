@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from nlsim.core.ending import Ending
-from nlsim.core.system import Piece, Relaxing, Stiff
+from nlsim.core.system import Coupled, Held, Piece, Relaxing, Stiff
 from nlsim.integrate.stepper import Iterative, Stepper
 
 S = TypeVar("S")
@@ -120,8 +120,17 @@ class StabilityLimit:
 
 
 def beyond_stability(stepper: Stepper, system: Any, dt: float) -> StabilityLimit | None:
-    """Return why dt is beyond the stability limit of a stepper on a system, or None when it is not."""
-    is_slow = math.isinf(stepper.stability_limit) and isinstance(system, Relaxing)
+    """Return why dt is beyond the stability limit of a stepper on a system, or None when it is not.
+
+    Raises
+    ------
+    CapabilityError
+        When the system lacks a structure without which its limit cannot be asked for.
+    """
+    is_unlimited = math.isinf(stepper.stability_limit)
+    if is_unlimited and isinstance(system, Coupled):
+        return _beyond_coupling(stepper, system, dt)
+    is_slow = is_unlimited and isinstance(system, Relaxing)
     if is_slow:
         rate, limit = system.slow_rate(), EXPLICIT_LIMIT
     elif isinstance(system, Stiff):
@@ -129,6 +138,29 @@ def beyond_stability(stepper: Stepper, system: Any, dt: float) -> StabilityLimit
     else:
         return None
     return StabilityLimit(rate, limit, is_slow) if rate * dt >= limit else None
+
+
+def _beyond_coupling(stepper: Stepper, system: Coupled, dt: float) -> StabilityLimit | None:
+    """Take single steps of the hardest mode, longer and longer up to dt; where one first grows, bisect.
+
+    Cost: some tens of steps of one number.
+    """
+    stepper.require(system)
+    mode, state, inputs = system.hardest_mode()
+    rate = system.fastest_rate()
+
+    def grows(h: float) -> bool:
+        return not float(stepper.advance(mode, Held(inputs), state, 0.0, h, 1).abs().max()) < 1.0
+
+    stable, length = 0.0, min(dt, 0.1 / rate)
+    while not grows(length):
+        if length == dt:
+            return None
+        stable, length = length, min(dt, 1.2 * length)
+    for _ in range(50):
+        middle = 0.5 * (stable + length)
+        stable, length = (stable, middle) if grows(middle) else (middle, length)
+    return StabilityLimit(rate, rate * length, is_slow=False)
 
 
 EXPLICIT_LIMIT = 2.0

@@ -48,7 +48,10 @@ class MaskedNeuron(_Population):
 
 
 class MaskedEnergy(_Population):
-    """Neurons that descend the energy ½|s|² − ½ ϱ(s)ᵀ V ϱ(s) − ϱ(s)ᵀ (W(m ⊙ u) + μ(m) b), V being symmetric."""
+    """Neurons that descend the energy ½|s|² − ½ ϱ(s)ᵀ V ϱ(s) − ϱ(s)ᵀ (W(m ⊙ u) + μ(m) b), V being symmetric.
+
+    They start from s = 0. relu is refused: its slope there is 0, so that nothing would ever move.
+    """
 
     name: Literal["masked_energy"]
     """Which system."""
@@ -65,7 +68,8 @@ class NeuMiss(Model):
     inputs: Count
     """p, the number of inputs."""
     covariance: Matrix | None = None
-    """Σ, one row for each input, symmetric, all eigenvalues positive; left out: that of the training inputs."""
+    """Σ, one row for each input, symmetric, all eigenvalues positive; left out: that of the training inputs, of which
+    rows with missing values are passed over."""
     mean: Finite | Vector | None = None
     """x̄, one number or one per input; left out: that of the training inputs, or 0 beside a covariance."""
     ridge: NonNegative = 0.0

@@ -13,7 +13,7 @@ import torch
 from nlsim.data.catalogue import DATASETS
 from nlsim.data.series import SERIES, SeriesSource, TimeSeries
 from nlsim.data.source import DataSource, LabelledData
-from nlsim.errors import DataError, DeviceError, ScenarioError, did_you_mean
+from nlsim.errors import CapabilityError, DataError, DeviceError, ScenarioError, did_you_mean
 from nlsim.integrate.catalogue import STEPPERS
 from nlsim.integrate.control import beyond_stability
 from nlsim.scenario import model
@@ -77,8 +77,7 @@ def check_data(source: LoadedScenario) -> None:
 
 def check_complete(source: LoadedScenario, data: LabelledData) -> None:
     """Refuse data with missing values where nothing masks them: NaN would spread over the whole state."""
-    masks = source.values.mask is not None
-    if data.missing == 0 or (masks and not isinstance(source.values.system, model.NeuMiss)):
+    if data.missing == 0 or source.values.mask is not None:
         return
     incomplete = np.isnan(data.inputs)
     features = [name for name, count in zip(data.features, incomplete.sum(0), strict=True) if count]
@@ -88,7 +87,7 @@ def check_complete(source: LoadedScenario, data: LabelledData) -> None:
         given=f"{data.name}: {data.missing} values missing, in {int(incomplete.any(1).sum())} of {len(data.labels)} "
         f"samples ({', '.join(features)})",
         allowed=", ".join(name for name, each in DATASETS.items() if each.is_complete),
-        advice="Mask what is missing: a table [mask] with name = 'missing_values'; neumiss wants complete data.",
+        advice="Mask what is missing: a table [mask] with name = 'missing_values'.",
     )
 
 
@@ -185,20 +184,31 @@ def check_stability(source: LoadedScenario, system: Any) -> None:
     chosen = source.values.stepper
     if not isinstance(chosen, model.FixedStep):
         return
-    found = beyond_stability(
-        STEPPERS[chosen.name], system.system if isinstance(system, SignFlip) else system, chosen.dt
-    )
+    moved = system.system if isinstance(system, SignFlip) else system
+    found = beyond_stability(STEPPERS[chosen.name], moved, chosen.dt)
     if found is None:
         return
     block = "slow block, which this stepper steps explicitly," if found.is_slow else "fastest part"
-    sweeps = "" if found.is_slow else ", or use a sweep stepper such as exponential_sweep"
+    other = None if found.is_slow else _bearing_stepper(moved, chosen.dt)
     raise ScenarioError(
         f"The step is beyond the stability limit of '{chosen.name}'.",
         where=source.where("stepper", "dt"),
         given=f"dt = {chosen.dt:g}; the {block} decays at rate {found.rate:g}: rate·dt = {found.rate * chosen.dt:g}",
         allowed=f"rate·dt < {found.limit:g}, that is dt < {found.largest_step:g}",
-        advice=f"Take dt below {found.largest_step:g}{sweeps}.",
+        advice=f"Take dt below {found.largest_step:g}{'' if other is None else f', or use {other}'}.",
     )
+
+
+def _bearing_stepper(system: Any, dt: float) -> str | None:
+    """Return a stepper that takes such steps of this system, a sweep sooner than an implicit one, for a person."""
+    for name, kind in (("exponential_sweep", "a sweep stepper such as"), ("sdirk2", "the implicit stepper")):
+        try:
+            STEPPERS[name].require(system)
+        except CapabilityError:
+            continue
+        if beyond_stability(STEPPERS[name], system, dt) is None:
+            return f"{kind} {name}"
+    return None
 
 
 def check_flip_step(source: LoadedScenario, system: Any) -> None:

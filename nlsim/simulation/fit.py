@@ -159,6 +159,14 @@ def _check_responder(source: LoadedScenario, system: model.Responder) -> None:
             given=f"nudge = {system.nudge:g}, with the signal {values.signal.name}",
             allowed="0, or the signal samples",
         )
+    if isinstance(system, model.MaskedEnergy) and system.activation == "relu":
+        raise ScenarioError(
+            "These neurons would never move: they start from s = 0, where relu is flat.",
+            where=source.where("system", "activation"),
+            given="relu",
+            allowed="tanh, logistic, softplus, identity",
+            advice="softplus is relu with a rounded corner.",
+        )
     if isinstance(system, model.NeuMiss):
         lists: tuple[str, ...] = ("mean",)
         count, what = system.inputs, "input"

@@ -223,7 +223,7 @@ def _blackouts(source: LoadedScenario, *, has_each: bool) -> float:
         dark = (1.0 - mask.rate) ** (drawn if has_each else drawn * samples)
         return math.ceil(values.until / mask.interval) * (samples if has_each else 1) * dark
     if isinstance(mask, model.Reliability):
-        return 0.0 if np.any(mask.level) else math.inf  # a moment at 0 takes no time
+        return math.inf if _fades_altogether(source, mask, sensors) else 0.0
     if not isinstance(mask, model.Outages):
         return 0.0
     every = set(range(sensors))
@@ -235,6 +235,41 @@ def _blackouts(source: LoadedScenario, *, has_each: bool) -> float:
         if silent >= every:
             return math.inf
     return 0.0
+
+
+def _fades_altogether(source: LoadedScenario, mask: model.Reliability, sensors: int) -> bool:
+    """Whether a soft mask is 0 for all inputs together, to a rounding, at an instant that a stepper may look at.
+
+    Those are the ends and the middles of fixed steps, and any instant of adaptive ones. Cost: a few numbers for each
+    time at which the slowest input fades.
+    """
+    values = source.values
+    waves = make_mask(mask, sensors, 1, values.seed, torch.empty(0, dtype=torch.float64))
+    assert isinstance(waves, Reliability)
+    level, amplitude, frequency, phase = (
+        each.numpy() for each in (waves.level, waves.amplitude, waves.frequency, waves.phase)
+    )
+    rounding = torch.finfo(getattr(torch, values.numerics.dtype)).eps
+    if np.any(level - amplitude > rounding):
+        return False  # an input that is always seen
+    moves = (frequency != 0) & (amplitude > rounding)
+    if not moves.any():
+        times = np.zeros(1)
+    else:
+        slowest = np.flatnonzero(moves)[np.argmin(frequency[moves])]
+        first = (1.5 * np.pi - phase[slowest]) % (2 * np.pi)  # where its sine is −1
+        count = int(min(values.until * frequency[slowest] / (2 * np.pi), MOST_FADINGS)) + 1
+        times = (first + 2 * np.pi * np.arange(-1, count + 1)) / frequency[slowest]
+    if isinstance(values.stepper, model.FixedStep):
+        times = np.round(times / (0.5 * values.stepper.dt)) * (0.5 * values.stepper.dt)
+    times = times[(times >= 0) & (times <= values.until)]
+    for j in range(sensors):
+        times = times[level[j] + amplitude[j] * np.sin(frequency[j] * times + phase[j]) <= rounding]
+    return bool(times.size)
+
+
+MOST_FADINGS = 10**6
+"""So many times are looked at, of runs in which the inputs fade more often."""
 
 
 def _sensors(system: model.Learner | model.Responder) -> int:

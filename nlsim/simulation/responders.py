@@ -62,12 +62,29 @@ def build_responder(source: LoadedScenario, system: model.Responder, entry: Resp
         assert isinstance(scenario.signal, model.Sinusoids)  # check_fit lets no other signal through
         signal = sinusoids(scenario.signal, system.inputs, None, scenario.seed, like)
     groups = None if scenario.mask is None else scenario.mask.groups
-    constants = {**system.model_dump(), **_moments(source, system, signal), "groups": groups}
+    constants = {
+        **system.model_dump(),
+        **_moments(source, system, signal),
+        "groups": groups,
+        "largest_input": _largest_input(scenario.signal, signal, system.inputs, like),
+    }
     return Responder(source, system, entry.build(constants, scenario.seed, like), signal)
+
+
+def _largest_input(chosen: model.Signal, signal: Signal, inputs: int, like: Tensor) -> Tensor:
+    """Return the largest |u_j| that a signal ever shows, shape ``(input,)``; what nobody recorded is never shown."""
+    if isinstance(signal, HeldSamples | HeldSeries):
+        shown = signal.inputs if isinstance(signal, HeldSamples) else signal.values
+        return shown.abs().nan_to_num(nan=0.0).amax(0)
+    assert isinstance(chosen, model.Sinusoids)  # build_responder makes no other signal
+    return like.new_full((inputs,), chosen.amplitude)
 
 
 def _moments(source: LoadedScenario, system: model.Responder, signal: Signal) -> Mapping[str, Any]:
     """Return mean and covariance of what NeuMiss is to know, those of the training inputs where none are given.
+
+    Of an incomplete table or series the complete rows alone are taken: they give a covariance that is one. Where rows
+    are incomplete for a reason that has to do with their values, it is that of the others.
 
     Raises
     ------
@@ -76,15 +93,11 @@ def _moments(source: LoadedScenario, system: model.Responder, signal: Signal) ->
     """
     if not isinstance(system, model.NeuMiss):
         return {}
-    if isinstance(signal, HeldSamples):
-        seen, dtype = signal.inputs.to(torch.float64), signal.inputs.dtype
-    elif isinstance(signal, HeldSeries):
-        seen, dtype = _complete_records(source, signal), signal.values.dtype
-    else:
+    if system.covariance is not None or not isinstance(signal, HeldSamples | HeldSeries):
         return {"mean": 0.0 if system.mean is None else system.mean}
-    mean = (seen.mean(0) if system.covariance is None else 0.0) if system.mean is None else system.mean
-    if system.covariance is not None:
-        return {"mean": mean}
+    seen = _complete_rows(source, signal)
+    dtype = signal.inputs.dtype if isinstance(signal, HeldSamples) else signal.values.dtype
+    mean = seen.mean(0) if system.mean is None else system.mean
     covariance = torch.cov(seen.mT).reshape(system.inputs, system.inputs)
     least, most = (float(each) + system.ridge for each in torch.linalg.eigvalsh(covariance)[[0, -1]])
     if not least > torch.finfo(dtype).eps * system.inputs * most:
@@ -98,17 +111,28 @@ def _moments(source: LoadedScenario, system: model.Responder, signal: Signal) ->
     return {"mean": mean, "covariance": covariance}
 
 
-def _complete_records(source: LoadedScenario, signal: HeldSeries) -> Tensor:
-    """Return the training records of which no value is missing, in float64."""
-    assert signal.before is not None
-    before = signal.before.to(torch.float64)
-    complete = before[~before.isnan().any(-1)]
+def _complete_rows(source: LoadedScenario, signal: HeldSamples | HeldSeries) -> Tensor:
+    """Return the training samples, or the records before the start, of which no value is missing, in float64.
+
+    Raises
+    ------
+    ScenarioError
+        When there are fewer than two.
+    """
+    is_table = isinstance(signal, HeldSamples)
+    given = signal.inputs if isinstance(signal, HeldSamples) else signal.before
+    assert given is not None
+    known = given.to(torch.float64)
+    complete = known[~known.isnan().any(-1)]
     if len(complete) < 2:
+        rows = "training samples" if is_table else "records before the start"
         raise ScenarioError(
-            "There are no complete records before the start, whose covariance could be taken.",
-            where=source.where("signal", "training"),
-            given=f"{len(before)} records, {len(complete)} of them complete",
+            f"There are no complete {rows}, whose covariance could be taken.",
+            where=source.where("signal", "test_fraction" if is_table else "training"),
+            given=f"{len(known)} {'samples' if is_table else 'records'}, {len(complete)} of them complete",
             allowed="at least two complete ones",
-            advice="Set a larger signal.training, or give system.covariance.",
+            advice="Give system.covariance."
+            if is_table
+            else "Set a larger signal.training, or give system.covariance.",
         )
     return complete

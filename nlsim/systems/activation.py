@@ -24,12 +24,18 @@ class Activation:
         ``slope(a, y) -> σ'(a)``, given also y = σ(a) because most slopes are cheaper from it.
     bound : float or None
         sup |σ|, or None when σ is unbounded.
+    steepness : float or None
+        sup |σ'|, or None when nobody says.
+    curvature : float or None
+        sup |σ''| where σ' is Lipschitz, or None when it is not or nobody says.
     """
 
     name: str
     value: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor, Tensor], Tensor]
     bound: float | None
+    steepness: float | None = None
+    curvature: float | None = None
 
     def write(self, a: Tensor, value: Tensor) -> None:
         """Write σ(a) into a tensor of the shape of a; tanh allocates nothing."""
@@ -54,11 +60,11 @@ def _softplus(a: Tensor) -> Tensor:
     return torch.logaddexp(a, torch.zeros_like(a))
 
 
-TANH = Activation("tanh", torch.tanh, lambda a, y: 1 - y * y, 1.0)
-LOGISTIC = Activation("logistic", torch.sigmoid, lambda a, y: y * (1 - y), 1.0)
-SOFTPLUS = Activation("softplus", _softplus, lambda a, y: torch.sigmoid(a), None)
-RELU = Activation("relu", functional.relu, lambda a, y: (a > 0).to(a.dtype), None)
-IDENTITY = Activation("identity", lambda a: a, lambda a, y: torch.ones_like(a), None)
+TANH = Activation("tanh", torch.tanh, lambda a, y: 1 - y * y, 1.0, 1.0, 4 / 27**0.5)
+LOGISTIC = Activation("logistic", torch.sigmoid, lambda a, y: y * (1 - y), 1.0, 0.25, 1 / 108**0.5)
+SOFTPLUS = Activation("softplus", _softplus, lambda a, y: torch.sigmoid(a), None, 1.0, 0.25)
+RELU = Activation("relu", functional.relu, lambda a, y: (a > 0).to(a.dtype), None, 1.0)
+IDENTITY = Activation("identity", lambda a: a, lambda a, y: torch.ones_like(a), None, 1.0, 0.0)
 
 ACTIVATIONS = {each.name: each for each in (TANH, LOGISTIC, SOFTPLUS, RELU, IDENTITY)}
 """Every activation by name. The slope of ReLU at 0 is 0, as in torch."""

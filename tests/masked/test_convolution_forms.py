@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.compare import assert_round_off
 from support.learning import draw
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from nlsim.systems.masked.layer import observed_fraction
 from nlsim.systems.masked.propagation import MaskedStack
 from nlsim.systems.masked.window import is_whole, window_fraction
 
+F64 = torch.float64
 POLICIES = ["observed", "missing"]
 FORMS = {
     "dilation": {"kernel_size": (2, 3), "dilation": (2, 1), "padding": (1, 2)},
@@ -238,3 +240,44 @@ def test_images_that_do_not_fit_are_refused(shape: tuple[int, ...], mask: tuple[
     with pytest.raises(NlsimError) as caught:
         layer(torch.ones(shape), None if mask is None else torch.ones(mask))
     assert caught.value.where == where
+
+
+@pytest.mark.parametrize("policy", ["observed", "missing"])
+@pytest.mark.parametrize("kind", ["complete", "pixels by NaN", "pixels by a mask", "soft pixels"])
+def test_channels_that_miss_the_same_are_counted_once_and_give_the_same(policy: Any, kind: str) -> None:
+    layer = MaskedConv2d(4, 8, 3, padding=1, groups=4, padding_counts_as=policy, is_compensated=True, dtype=F64)
+    torch.nn.init.normal_(layer.compensation)
+    values = draw(81, 2, 4, 6, 7)
+    soft = draw(82, 2, 1, 6, 7, low=0.0)
+    holes = {"complete": torch.ones_like(soft), "soft pixels": soft * (soft > 0.4)}.get(kind, (soft > 0.4).to(F64))
+    holed = values.masked_fill(holes == 0, torch.nan)
+    mask = None if kind in ("complete", "pixels by NaN") else holes.expand(2, 4, 6, 7).clone()
+    made, fraction = layer.with_fraction(holed, mask)
+    assert fraction.shape == (2, 1, 6, 7)
+    # every channel by itself, where there is nothing to share
+    for c in range(4):
+        alone = MaskedConv2d(1, 2, 3, padding=1, padding_counts_as=policy, is_compensated=True, dtype=F64)
+        part = slice(2 * c, 2 * c + 2)
+        alone.load_state_dict({name: each[part] for name, each in layer.state_dict().items()})
+        expected, known = alone.with_fraction(holed[:, c : c + 1], holes)
+        assert_round_off(made[:, part].detach(), expected.detach(), 20)
+        assert_round_off(fraction, known, 20)
+
+
+def test_a_soft_mask_that_learns_keeps_a_derivative_for_every_channel() -> None:
+    layer = MaskedConv2d(2, 2, 3, groups=2, padding_counts_as="missing", dtype=F64)
+    mask = torch.full((1, 2, 3, 3), 0.5, dtype=F64, requires_grad=True)
+    values = torch.zeros(1, 2, 3, 3, dtype=F64)
+    layer(values, mask)[0, 1].sum().backward()
+    # μ b of the second channel alone: b/9 each
+    assert layer.bias is not None
+    assert bool((mask.grad[0, 0] == 0).all())
+    assert_round_off(mask.grad[0, 1], (layer.bias.detach()[1] / 9).expand(3, 3), 4)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_shapes_are_found_without_memory(groups: int) -> None:
+    layer = MaskedConv2d(4, 6, 3, groups=groups, padding_counts_as="missing", device="meta")
+    values = torch.empty(2, 4, 5, 5, device="meta")
+    assert layer(values).shape == (2, 6, 3, 3)
+    assert layer(values, torch.empty(2, 1, 5, 5, device="meta")).shape == (2, 6, 3, 3)

@@ -37,19 +37,25 @@ MASK = draw(7, SAMPLES, INPUTS, low=0.0)
 SEEN = Inputs(GIVEN.input, draw(44, SAMPLES, 2), MASK)
 
 
+PI = torch.tensor([0.5, 0.25, 0.15, 0.1], dtype=torch.float64)
+NUDGES, SHARES = [0.0, 0.7, -0.6], [None, PI]
+
+
 def by_definition(system: MaskedEnergy, s: Tensor, u: Tensor, m: Tensor, w: Tensor, b: Tensor) -> Tensor:
     """Return the energy summed over samples, from its definition, for autograd."""
     rho = system.activation.value(s)
-    c = w * u.unsqueeze(-2) + b.unsqueeze(-1) / INPUTS
+    pi = torch.full((INPUTS,), 1 / INPUTS, dtype=torch.float64) if system.shares is None else system.shares
+    c = w * u.unsqueeze(-2) + b.unsqueeze(-1) * pi
     driven = torch.einsum("si,sij,sj->", rho, c, m)
     nudged = 0.5 * system.nudge * (s[:, -2:] - SEEN.target).square().sum()
     return 0.5 * s.square().sum() - 0.5 * torch.einsum("si,ij,sj->", rho, system.recurrent, rho) - driven + nudged
 
 
-@pytest.mark.parametrize("nudge", [0.0, 0.7])
+@pytest.mark.parametrize("shares", SHARES, ids=["alike", "shares"])
+@pytest.mark.parametrize("nudge", NUDGES)
 @pytest.mark.parametrize("activation", [TANH, LOGISTIC], ids=lambda each: each.name)
-def test_everything_is_a_derivative_of_one_energy(nudge, activation):
-    system = net(nudge=nudge, activation=activation)
+def test_everything_is_a_derivative_of_one_energy(nudge, activation, shares):
+    system = net(nudge=nudge, activation=activation, shares=shares)
     leaves = [each.clone().requires_grad_() for each in (START, GIVEN.input, MASK, system.weight, system.bias)]
     energy = by_definition(system, *leaves)
     by_state, _, by_mask, by_weight, by_bias = torch.autograd.grad(energy, leaves)
@@ -60,6 +66,10 @@ def test_everything_is_a_derivative_of_one_energy(nudge, activation):
     found = system.energy_gradient(START, SEEN)
     assert_round_off(found[0], by_weight, 100)
     assert_round_off(found[1], by_bias, 100)
+    # dE/dt along ṡ = −c ∂E/∂s and any ṁ, by the chain rule
+    slope = draw(47, SAMPLES, INPUTS)
+    power = (-1.4 * by_state.square()).sum(-1) + (by_mask * slope).sum(-1)
+    assert_round_off(system.power(START, SEEN, slope), power, 200)
 
 
 def test_21_a_jump_of_the_mask_is_a_jump_of_the_energy():

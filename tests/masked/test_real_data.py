@@ -11,11 +11,12 @@ import torch
 import xarray as xr
 
 import nlsim
-from nlsim.data.catalogue import load
+from nlsim.data.catalogue import DATASETS, load
 from nlsim.data.series import SERIES, load_series
 from nlsim.errors import DataError, NlsimError, ScenarioError, UnknownNameError
-from nlsim.scenario.load import load_scenario
+from nlsim.scenario.load import load_scenario, parse_scenario
 from nlsim.simulation.build import build
+from nlsim.simulation.signals import held_samples
 from nlsim.systems.series import HeldSeries
 
 
@@ -142,6 +143,61 @@ def test_a_covariance_needs_complete_records(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ScenarioError, match="no complete records") as caught:
         build(load_scenario("masked/weather"))
     assert "4000 records, 1 of them complete" in str(caught.value.given)
+
+
+TABLE = [
+    'signal={name="samples", dataset="biopsy", batch=32, interval=40.0, test_fraction=0.4, centred=true, scaled=true}',
+    'mask={name="random", rate=0.6, interval=40.0}', "until=40", "record.every=40", 'stepper={name="sdirk2", dt=0.25}',
+]  # fmt: skip
+
+
+def test_neumiss_learns_from_the_complete_rows_of_an_incomplete_table(tmp_path: Path) -> None:
+    source = load_scenario("masked/weather", overrides=TABLE)
+    simulation = build(source)
+    signal = held_samples(source, source.values.signal, torch.empty(0, dtype=torch.float64)).signal  # type: ignore[arg-type]
+    rows = signal.inputs.numpy()
+    whole = rows[~np.isnan(rows).any(1)]
+    assert 0 < len(rows) - len(whole) < 30
+    mean, covariance = whole.mean(0), np.cov(whole.T) + 0.02 * np.eye(9)
+    # sums of some 400 products of numbers up to about 4
+    np.testing.assert_allclose(simulation.system.mean, mean, atol=1e-13)
+    np.testing.assert_allclose(np.eye(9) - simulation.system.coupling.numpy(), covariance, atol=1e-12)
+    outcome = nlsim.run(source, tmp_path / "run.nc")
+    with nlsim.open_run(outcome.path) as data:
+        found = data["completed"].values[-1]
+    shown = simulation.signal.piece(0.0)(0.0)
+    holes = np.isnan(shown.input.numpy())
+    assert holes.any()
+    assert bool((shown.mask.numpy()[holes] == 0).all())
+    for x, m, answer in zip(shown.input.numpy(), shown.mask.numpy() > 0, found, strict=True):
+        inner = np.linalg.solve(covariance[np.ix_(m, m)], (x - mean)[m])
+        # the slowest part has a rate above 60 · 0.02 = 1.2: e^(−48) is left
+        np.testing.assert_allclose(answer[~m], mean[~m] + covariance[np.ix_(~m, m)] @ inner, atol=1e-10)
+
+
+def test_neumiss_takes_a_covariance_beside_an_incomplete_table() -> None:
+    sigma = (np.eye(9) + 0.1).tolist()
+    given = f'system={{name="neumiss", inputs=9, covariance={sigma}}}'
+    system = build(load_scenario("masked/weather", overrides=[given, *TABLE])).system
+    np.testing.assert_allclose(np.eye(9) - system.coupling.numpy(), sigma, atol=1e-15)
+    assert bool((system.mean == 0).all())
+
+
+def test_a_table_without_complete_rows_has_no_covariance(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = load("biopsy")
+    holed = whole.inputs.copy()
+    holed[:, 3] = np.where(np.arange(len(holed)) % 400, np.nan, 1.0)
+    monkeypatch.setitem(DATASETS, "biopsy", replace(DATASETS["biopsy"], read=lambda: replace(whole, inputs=holed)))
+    with pytest.raises(ScenarioError, match="no complete training samples") as caught:
+        build(load_scenario("masked/weather", overrides=TABLE))
+    assert "of them complete" in str(caught.value.given)
+
+
+def test_holes_of_a_table_need_a_mask_under_neumiss_too() -> None:
+    text = load_scenario("masked/weather").text
+    unmasked = text.split("[mask]")[0] + "[stepper]" + text.split("[stepper]")[1]
+    with pytest.raises(DataError, match="no use for them"):
+        build(parse_scenario(unmasked, overrides=[TABLE[0], *TABLE[2:]]))
 
 
 def test_holes_of_a_series_need_a_mask(tmp_path: Path) -> None:

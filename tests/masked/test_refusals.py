@@ -15,9 +15,10 @@ from support.masked import GIVEN, INPUTS, NEURONS, neuron
 from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError
 from nlsim.systems.activation import TANH
+from nlsim.systems.masked.check import check_values
 from nlsim.systems.masked.convolution import MaskedConv2d
 from nlsim.systems.masked.dynamics import MaskedNeuron
-from nlsim.systems.masked.energy import MaskedEnergy
+from nlsim.systems.masked.energy import MaskedEnergy, contrastive_gradient
 from nlsim.systems.masked.mechanism import (
     MissingAtRandom,
     MissingCompletelyAtRandom,
@@ -26,6 +27,7 @@ from nlsim.systems.masked.mechanism import (
 )
 from nlsim.systems.masked.module import MaskedLinear
 from nlsim.systems.masked.neumiss import gaussian_conditioning
+from nlsim.systems.masked.propagation import Carry, MaskedStack
 from nlsim.systems.masked.signal import HeldMask, MaskedSignal, Outages, RandomMask, Reliability
 from nlsim.systems.signals import Constant
 
@@ -65,6 +67,10 @@ def energy(**changed: Any) -> MaskedEnergy:
 
 USES: dict[str, Callable[[torch.Tensor], object]] = {
     "layer": lambda mask: MaskedLinear(INPUTS, 2, dtype=torch.float64)(GIVEN.input, mask),
+    "layer in a stack": lambda mask: MaskedStack([MaskedLinear(INPUTS, 2, dtype=torch.float64)], torch.tanh)(
+        GIVEN.input, mask
+    ),
+    "with its fraction": lambda mask: MaskedLinear(INPUTS, 2, dtype=torch.float64).with_fraction(GIVEN.input, mask),
     "convolution": lambda mask: MaskedConv2d(1, 1, 2, padding_counts_as="missing", dtype=torch.float64)(
         draw(2, 1, 1, 2, INPUTS), mask.expand(1, 1, 2, INPUTS)
     ),
@@ -86,6 +92,36 @@ def test_numbers_that_are_no_mask_are_refused_where_they_come_in(use: str, mask:
     assert "mask" in str(refused.value.where)
     assert ("NaN" in refused.value.given) is ("NaN" in mask)
     assert ("numbers from" in refused.value.given) is ("NaN" not in mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_every_width_of_number_is_looked_at(dtype: torch.dtype) -> None:
+    fair = torch.tensor([0.0, 0.25, 1.0, -0.0, torch.finfo(dtype).tiny], dtype=dtype)
+    check_values(fair)
+    check_values(fair[::2])  # with gaps in memory
+    eps = torch.finfo(dtype).eps
+    for wrong in (1.0 + eps, -torch.finfo(dtype).tiny, math.nan, -math.nan, math.inf, -math.inf):
+        for place in range(5):
+            mask = fair.clone()
+            mask[place] = wrong
+            with pytest.raises(NlsimError, match="how far an entry is relied upon"):
+                check_values(mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.int64])
+def test_whole_numbers_beside_0_and_1_are_no_mask(dtype: torch.dtype) -> None:
+    check_values(torch.tensor([0, 1, 1], dtype=dtype))
+    for wrong in (2, -1 if dtype.is_signed else 255):
+        with pytest.raises(NlsimError, match="how far an entry is relied upon"):
+            check_values(torch.tensor([0, 1, wrong], dtype=dtype))
+
+
+@pytest.mark.parametrize("carry", ["soft", "hard", "none"])
+def test_a_stack_makes_no_samples_out_of_a_mask(carry: Carry) -> None:
+    stack = MaskedStack([MaskedLinear(4, 3), MaskedLinear(3, 2)], torch.tanh, carry=carry)
+    with pytest.raises(NlsimError, match="does not fit the values"):
+        stack(torch.ones(1, 4), torch.ones(5, 4))
+    assert stack(torch.ones(5, 4), torch.ones(1, 4)).shape == (5, 2)
 
 
 @pytest.mark.parametrize("mask", RIGHT)
@@ -113,6 +149,13 @@ REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "shares of more than all": (lambda: neuron(shares=HALF), "shares", SHARES),
     "a negative share": (lambda: neuron(shares=torch.tensor([0.5, 0.5, 0.5, -0.5])), "shares", SHARES),
     "energy, shares too few": (lambda: energy(shares=torch.full((3,), 1 / 3)), "shares", SHARES),
+    "a nudge beyond the minimum": (lambda: energy(nudge=-1.5), "nudge", "without a minimum"),
+    "a nudge at its border": (lambda: energy(nudge=-1.0), "nudge", "without a minimum"),
+    "a nudge of NaN": (lambda: energy(nudge=math.nan), "nudge", "without a minimum"),
+    "an endless nudge": (lambda: energy(nudge=math.inf), "nudge", "without a minimum"),
+    "one nudge twice": (
+        lambda: contrastive_gradient(energy(nudge=0.5), W, energy(nudge=0.5), W, GIVEN), "free, nudged", "needs two",
+    ),
     "rates too few": (lambda: RandomMask(3, torch.full((2,), 0.5), 1.0), "rate", "one for each"),
     "a table of rates": (lambda: RandomMask(3, torch.full((1, 3), 0.5), 1.0), "rate", "one for each"),
     "parts that do not fit": (

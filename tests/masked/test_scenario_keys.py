@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy.special import logsumexp
+from support.learning import draw
 
 import nlsim
 from nlsim.core.system import Inputs
 from nlsim.errors import NlsimError, ScenarioError
+from nlsim.scenario import model
 from nlsim.scenario.load import load_scenario, parse_scenario
 from nlsim.simulation.build import build
-from nlsim.systems.masked.learning import GatedSignal, with_constant
+from nlsim.simulation.signals import held_samples
+from nlsim.systems.masked.learning import GatedSignal
 from nlsim.systems.masked.shares import GroupedMask
 from nlsim.systems.masked.signal import HeldMask, RandomMask, Reliability
 from nlsim.systems.signals import Constant
@@ -135,13 +140,33 @@ def test_held_out_samples_are_weighed_by_the_same_shares() -> None:
         'signal={name="samples", dataset="penguins", batch=8, interval=0.25, centred=true, scaled=true}',
         'system.network={layers=[5, 6, 3], output_activation="identity", loss="cross_entropy"}',
         'mask={name="missing_values", groups=[4, 1]}',
+        'numerics.dtype="float64"',
     ]
-    plan = build(load_scenario("masked/biopsy", overrides=text)).plan
-    assert plan is not None
-    inputs = Inputs(torch.tensor([[1.0, 1.0, 1.0, 1.0, float("nan")]]), mask=torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0]]))
-    taken = with_constant(inputs, torch.tensor([0.125, 0.125, 0.125, 0.125, 0.5])).input
-    assert taken is not None
-    assert taken.tolist() == [[1.0, 1.0, 1.0, 1.0, 0.0, 0.5]]
+    source = load_scenario("masked/biopsy", overrides=text)
+    simulation = build(source)
+    weight, above = draw(61, 6, 6), draw(62, 3, 7)
+    weight[:, -1] *= 10  # a bias that matters
+    state = replace(simulation.state, weight=(weight, above))
+    read = simulation.plan.read(0.0, state, simulation.signal.piece(0.0)(0.0))
+
+    assert isinstance(source.values.signal, model.Samples)
+    shown, targets = held_samples(source, source.values.signal, torch.empty(0, dtype=torch.float64)).test
+    there = ~np.isnan(shown.numpy())
+    assert 0 < int((there[:, :4].all(1) & ~there[:, 4]).sum()) < len(there)
+    w, v = weight.numpy(), above.numpy()
+
+    def by_hand(shares: list[float]) -> tuple[float, float]:
+        fraction = (there * np.array(shares)).sum(1, keepdims=True)
+        hidden = np.tanh(np.nan_to_num(shown.numpy()) @ w[:, :-1].T + fraction * w[:, -1])
+        output = hidden @ v[:, :-1].T + v[:, -1]
+        right = output.argmax(1) == targets.numpy().argmax(1)
+        return float((logsumexp(output, 1) - (output * targets.numpy()).sum(1)).sum()), float(right.mean())
+
+    loss, accuracy = by_hand([0.125, 0.125, 0.125, 0.125, 0.5])
+    # a sum of some 130 losses below 10, each of some tens of roundings
+    assert float(read["test_loss"]) == pytest.approx(loss, rel=1e-13)
+    assert float(read["test_accuracy"]) == accuracy
+    assert abs(by_hand([0.2] * 5)[0] - loss) >= 0.1
 
 
 def test_shares_of_others_are_refused_by_a_gated_signal() -> None:
@@ -239,6 +264,7 @@ REFUSED = {
         NEURONS, ['system={name="masked_energy", inputs=5, neurons=2, nudge=0.1}'], "no target", "system",
     ),
     "too few neurons": (ENERGY, ["system.neurons=2", "system.bias=1.0"], "fewer neurons than classes", "neurons"),
+    "a flat start": (ENERGY, ['system.activation="relu"'], "never move", "activation"),
     "no minimum": (ENERGY, ["system.nudge=-1.0"], "nudge", "nudge"),
 }  # fmt: skip
 
@@ -252,7 +278,49 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(case: str) -> None
     assert where in str(caught.value.where)
 
 
-def test_a_soft_mask_that_is_always_0_is_a_blackout() -> None:
-    mask = 'mask={name="reliability", level=0.0}'
+QUARTER = np.pi / 2
+FADING = {
+    "always": ("level=0.0", []),
+    "at the start": (f"level=0.5, amplitude=0.5, phase={-QUARTER}, frequency={QUARTER}", []),
+    "at a later step": (f"level=0.5, amplitude=0.5, phase=0.0, frequency={QUARTER}", []),
+    "for ever": (f"level=0.5, amplitude=0.5, phase={-QUARTER}, frequency=0.0", []),
+    "at rates of their own": (
+        f"level=0.25, amplitude=0.25, phase={-QUARTER}, frequency={[0.5 * (1 + j % 3) * QUARTER for j in range(64)]}",
+        [],
+    ),
+    "between the steps, of an adaptive stepper": (
+        "level=0.5, amplitude=0.5, phase=0.0, frequency=1.0", ['stepper={name="adaptive"}'],
+    ),
+}  # fmt: skip
+NOT_FADING = {
+    "between the steps": ("level=0.5, amplitude=0.5, phase=0.0, frequency=1.0", []),
+    "each at its time": ("level=0.5, amplitude=0.5, frequency=1.0", []),
+    "but one": (
+        f"level={[0.5] * 63 + [1.0]}, amplitude={[0.5] * 63 + [0.0]}, phase={-QUARTER}, frequency={QUARTER}", [],
+    ),
+    "after the end": (f"level=0.5, amplitude=0.5, phase={-QUARTER + 1e-3}, frequency=1e-6", []),
+    "with a normaliser": (
+        f"level=0.5, amplitude=0.5, phase={-QUARTER}, frequency={QUARTER}",
+        ['system.update={name="nlms", epsilon=0.001}', 'system.precision={name="constant"}'],
+    ),
+}  # fmt: skip
+SHORT = ["until=40", "record.every=4"]
+
+
+@pytest.mark.parametrize("case", FADING)
+def test_a_soft_mask_that_fades_altogether_is_a_blackout(case: str) -> None:
+    mask, more = FADING[case]
     with pytest.raises(ScenarioError, match="divides by 0"):
-        build(load_scenario("masked/inference", overrides=[mask]))
+        build(load_scenario("masked/inference", overrides=[f'mask={{name="reliability", {mask}}}', *SHORT, *more]))
+
+
+@pytest.mark.parametrize("case", NOT_FADING)
+def test_a_soft_mask_that_leaves_something_is_none(case: str) -> None:
+    mask, more = NOT_FADING[case]
+    build(load_scenario("masked/inference", overrides=[f'mask={{name="reliability", {mask}}}', *SHORT, *more]))
+
+
+def test_what_only_just_leaves_something_runs(tmp_path: Path) -> None:
+    mask = 'mask={name="reliability", level=0.5, amplitude=0.5, phase=0.0, frequency=1.0}'
+    outcome = nlsim.run(load_scenario("masked/inference", overrides=[mask, *SHORT]), tmp_path / "run.nc")
+    assert outcome.ending == "reached_end"

@@ -19,8 +19,16 @@ from torch.nn.functional import conv2d, pad
 
 from nlsim.errors import NlsimError, unknown_name
 from nlsim.systems.masked.layer import as_number, observed, select, select_into
-from nlsim.systems.masked.module import check_mask
-from nlsim.systems.masked.window import PaddingCountsAs, Pair, border_of, is_whole, pair, window_fraction
+from nlsim.systems.masked.module import check_mask, is_known_complete
+from nlsim.systems.masked.window import (
+    PaddingCountsAs,
+    Pair,
+    border_of,
+    is_whole,
+    pair,
+    spoken_by_one,
+    window_fraction,
+)
 
 
 @final
@@ -155,15 +163,14 @@ class MaskedConv2d(torch.nn.Module):
         NlsimError
             For values or a mask of another shape, and for an image smaller than a window.
         """
-        if mask is not None:
-            check_mask(mask, values)
         return self.with_fraction(values, mask)[0]
 
     def with_fraction(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return a and the observed fraction of each window, which broadcasts to it.
 
         Its shape is ``(sample, 1, height, width)``, and that of a where channels in several groups have masks of
-        their own; without the first axis for one image.
+        their own; without the first axis for one image. Masks of channels in groups are counted once where they are
+        known to be all the same: a depthwise convolution otherwise costs the counting of each.
         """
         self.check(values)
         if mask is not None:
@@ -171,10 +178,15 @@ class MaskedConv2d(torch.nn.Module):
         if values.ndim == 3:
             made, fraction = self.with_fraction(values[None], mask)
             return made[0], fraction[0]
-        number = observed(values) if mask is None else as_number(mask, values.dtype)
-        channels = 1 if number.ndim < 3 else number.shape[-3]
+        is_complete = mask is None and is_known_complete(values)
+        if is_complete:
+            number = values.new_ones(1, 1, 1)
+        else:
+            number = observed(values) if mask is None else as_number(mask, values.dtype)
+        counted = spoken_by_one(number) if self.groups > 1 else number
+        channels = 1 if counted.ndim < 3 else counted.shape[-3]
         fraction = window_fraction(
-            number.expand(values.shape[0], channels, *values.shape[-2:]),
+            counted.expand(1 if is_complete else values.shape[0], channels, *values.shape[-2:]),
             self.kernel_size,
             stride=self.stride,
             padding=self.padding,
@@ -184,8 +196,12 @@ class MaskedConv2d(torch.nn.Module):
         )
         if fraction.shape[1] > 1:
             fraction = fraction.repeat_interleave(self.out_channels // self.groups, 1)
-        is_soft = mask is not None and mask.is_floating_point()
-        gated = select(values, number) * number if is_soft else select_into(values, number)
+        if is_complete:
+            gated, fraction = values, fraction.expand(len(values), -1, -1, -1)
+        elif mask is not None and mask.is_floating_point():
+            gated = select(values, number) * number
+        else:
+            gated = select_into(values, number)
         if self.bias is None or is_whole(fraction):
             made = self.convolved(gated, self.bias)
         else:

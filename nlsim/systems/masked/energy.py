@@ -10,10 +10,22 @@ A missing input takes its interaction and its share of the bias away. Along the 
     dE/dt = −‖ṡ‖²/c + Σ_j ṁ_j ∂E/∂m_j,     ΔE = Σ_j Δm_j ∂E/∂m_j where the mask jumps:
 
 E decreases between two changes of the mask, and only there.
+
+**How long a step may be.** With D = diag(ϱ'(s)), a = V ϱ(s) + C m and P_o the projection on the nudged neurons
+
+    ∂²E/∂s² = 1 + β P_o − D V D − diag(ϱ''(s_i) a_i).
+
+Let L = sup |ϱ'|, B = sup |ϱ''|, R = sup |ϱ|, |u_j| ≤ û_j. As 0 ≤ m_j ≤ 1 and μ ≤ 1, no eigenvalue exceeds
+
+    Λ = 1 + max(0, β) + L² max(0, −λ_min(V)) + B max_i (R Σ_j |V_ij| + Σ_j |W_ij| û_j + |b_i|),
+
+since xᵀ D V D x ≥ min(0, λ_min(V)) L² ‖x‖². A step of explicit Euler is one of gradient descent of length c·dt on a
+function whose curvature is at most Λ, and so ΔE ≤ −c·dt (1 − c·dt Λ/2) ‖∂E/∂s‖²: E never rises where c Λ·dt ≤ 2.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,21 +54,24 @@ class MaskedEnergy:
     recurrent : Tensor
         V = Vᵀ, shape ``(..., n, n)``.
     activation : Activation
-        ϱ.
+        ϱ. With ReLU s = 0 is at rest whatever is seen, its slope there being 0: start elsewhere.
     bias : Tensor or None
         b, shape ``(..., n)``.
     speed : float
         c > 0 in 1/time.
     nudge : float
         β: adds β ½‖s_o − z‖² to the energy, o being the last neurons, as many as the target z has entries; 0 leaves
-        them free.
+        them free. Finite and above −1, else E has no minimum.
     shares : Tensor or None
         π, shape ``(input,)``, ≥ 0 with sum 1; 1/p each by default.
+    largest_input : Tensor or None
+        û ≥ |u|, shape ``(input,)``: the largest inputs for which :meth:`fastest_rate` holds; 0 by default.
 
     Raises
     ------
     NlsimError
-        When V is not symmetric (then there is no such energy), the speed is not above 0, or shares are none.
+        When V is not symmetric (then there is no such energy), the speed is not above 0, the nudge is not above −1, or
+        shares are none.
 
     References
     ----------
@@ -71,6 +86,7 @@ class MaskedEnergy:
     speed: float = 1.0
     nudge: float = 0.0
     shares: Tensor | None = None
+    largest_input: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not torch.equal(self.recurrent, self.recurrent.mT):
@@ -82,6 +98,13 @@ class MaskedEnergy:
                 advice="Use (V + Vᵀ)/2, or MaskedNeuron.",
             )
         check_speed(self.speed)
+        if not -1.0 < self.nudge < math.inf:
+            raise NlsimError(
+                "A nudge of −1 or less leaves the energy without a minimum.",
+                where="nudge",
+                given=self.nudge,
+                allowed="finite numbers > −1",
+            )
         if self.shares is not None:
             check_shares(self.shares, self.weight.shape[-1])
 
@@ -108,8 +131,20 @@ class MaskedEnergy:
         return self.speed * force
 
     def fastest_rate(self) -> float:
-        """Return c (1 + β): the decay of the quadratic parts."""
-        return self.speed * (1.0 + max(0.0, self.nudge))
+        """Return c Λ: no mode of the linearised flow decays faster, whatever the state and the mask (see the module).
+
+        Left out is what has no bound: the kink of ReLU, and the share R Σ_j |V_ij| of an unbounded ϱ that is curved
+        (softplus) where V is not 0. Cost: the eigenvalues of V, once a run.
+        """
+        steepness, curvature = self.activation.steepness or 0.0, self.activation.curvature or 0.0
+        lowest = float(torch.linalg.eigvalsh(self.recurrent).min())
+        pulled = self.recurrent.abs().sum(-1) * (self.activation.bound or 0.0)
+        if self.largest_input is not None:
+            pulled = pulled + self.weight.abs() @ self.largest_input
+        if self.bias is not None:
+            pulled = pulled + self.bias.abs()
+        bent = curvature * float(pulled.max())
+        return self.speed * (1.0 + max(0.0, self.nudge) + steepness**2 * max(0.0, -lowest) + bent)
 
     def mask_gradient(self, state: Tensor, inputs: Inputs) -> Tensor:
         """Return ∂E/∂m_j = −Σ_i ϱ(s_i)(W_ij u_j + π_j b_i), shape ``(..., sample, input)``.
@@ -206,7 +241,20 @@ def contrastive_gradient(
         Their rest states, shape ``(..., sample, n)``.
     inputs : Inputs
         At which they rest.
+
+    Raises
+    ------
+    NlsimError
+        When both have the same nudge.
     """
+    if free.nudge == nudged.nudge:
+        raise NlsimError(
+            "A difference between two nudges needs two.",
+            where="free, nudged",
+            given=f"nudge = {nudged.nudge:g} in both",
+            allowed="different nudges",
+            advice="Take 0 and a small β, or −β and β, which is of second order.",
+        )
     width = nudged.nudge - free.nudge
     before, after = free.energy_gradient(rest, inputs), nudged.energy_gradient(pulled, inputs)
     return (after[0] - before[0]) / width, (after[1] - before[1]) / width

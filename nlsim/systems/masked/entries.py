@@ -118,6 +118,7 @@ def _energy(constants: Mapping[str, Any], seed: int, like: Tensor) -> MaskedEner
         constants["speed"],
         constants.get("nudge", 0.0),
         _shares(constants, like),
+        constants.get("largest_input"),
     )
 
 

@@ -32,8 +32,9 @@ def check_mask(mask: object, values: Tensor) -> None:
     """Refuse a mask that is no tensor, whose shape does not broadcast to that of the values, or that leaves [0, 1].
 
     The numbers of a mask that is not boolean are looked at in one pass, on a CPU only: on an accelerator it would
-    have to be waited for, and while a function is traced or transformed they are not there. A small layer may take a
-    fifth longer for it; a boolean mask costs nothing.
+    have to be waited for, and while a function is traced or transformed they are not there. A layer of 64 inputs and
+    64 neurons takes a quarter longer for it at batch 64 (1.20 to 1.28 of its time without, in float32 on one core), one
+    of 784 inputs and 256 neurons an eighth to a fifth; a boolean mask costs nothing that can be measured.
 
     Raises
     ------
@@ -48,15 +49,18 @@ def check_mask(mask: object, values: Tensor) -> None:
             allowed="torch.Tensor: boolean, integer 0 and 1, or floating in [0, 1]",
             advice="Use torch.as_tensor(mask).",
         )
-    shape, whole = tuple(mask.shape), tuple(values.shape)
-    fits = len(shape) <= len(whole) and all(m in (1, v) for m, v in zip(reversed(shape), reversed(whole), strict=False))
-    if not fits:
+    shape, whole = mask.shape, values.shape
+    if shape != whole and not (
+        len(shape) <= len(whole) and all(m in (1, v) for m, v in zip(reversed(shape), reversed(whole), strict=False))
+    ):
         raise NlsimError(
             "The mask does not fit the values.",
             where="mask",
-            given=f"shape {shape}, for values of shape {whole}",
+            given=f"shape {tuple(shape)}, for values of shape {tuple(whole)}",
             allowed="the shape of the values, or one that broadcasts to it",
         )
+    if mask.dtype == torch.bool:
+        return
     if mask.device.type == "cpu" and not (torch.compiler.is_compiling() or is_transformed()):
         check_values(mask)
 
@@ -155,14 +159,20 @@ class MaskedLinear(torch.nn.Module):
             m, 1 where observed, of a shape that broadcasts to it; boolean, integer (0 and 1), or floating in
             [0, 1]. By default what is NaN is missing.
         """
-        if mask is not None:
-            check_mask(mask, values)
-        elif self.compensation is None and is_known_complete(values):
+        if mask is None and self.compensation is None and is_known_complete(values):
             return linear(values, self.weight, self.bias)
         return self.with_fraction(values, mask)[0]
 
     def with_fraction(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return a and the observed fraction μ, shape ``(..., 1)``, which a layer above may go on with."""
+        """Return a and the observed fraction μ, shape ``(..., 1)``, which a layer above may go on with.
+
+        Raises
+        ------
+        NlsimError
+            For a mask that is none, by :func:`check_mask`.
+        """
+        if mask is not None:
+            check_mask(mask, values)
         gated, fraction = gate_and_count(values, mask, self.shares)
         return affine(gated, fraction, self.weight, self.bias, self.compensation), fraction
 

@@ -74,7 +74,10 @@ class NeuMissFlow:
         return torch.as_tensor(self.speed, dtype=state.dtype, device=state.device)
 
     def sweep_(self, t: float, state: Tensor, inputs: Inputs, dt: float, fraction: Fraction) -> None:
-        """Let every unit close a fraction of the gap to its target at the old state: of order 1."""
+        """Let every unit close a fraction f of the gap to its target at the old state: of order 1.
+
+        It is the iteration, damped: h ← (1 − f) h + f target, which with S = I − Σ converges iff f λ_max(Σ_oo) < 2.
+        """
         state.lerp_(self.target(state, inputs), fraction(self.rates(state) * dt))
 
     def slow_rate(self) -> float:
@@ -85,6 +88,17 @@ class NeuMissFlow:
         """Return c max(1, ‖I − S‖₂), which no mask exceeds."""
         identity = torch.eye(self.coupling.shape[-1], dtype=self.coupling.dtype, device=self.coupling.device)
         return self.speed * max(1.0, float(torch.linalg.matrix_norm(identity - self.coupling, 2).max()))
+
+    def hardest_mode(self) -> tuple[NeuMissFlow, Tensor, Inputs]:
+        """Return ḣ = c (−h + (1 − r/c) h), r being the fastest rate: one unit that acts on itself, from h = 1.
+
+        With S = I − Σ the modes of the flow are ḣ = c (−h + (1 − λ) h), λ an eigenvalue of Σ_oo, or 1 of a missing
+        unit; under a soft mask they lie in between. A sweep that closes the fraction f multiplies a mode by 1 − f λ,
+        between 1 and its value at the largest λ, which decides.
+        """
+        alone = self.coupling.new_full((1, 1), 1.0 - self.fastest_rate() / self.speed)
+        mode = NeuMissFlow(alone, alone.new_zeros(1), self.speed)
+        return mode, torch.ones_like(alone), Inputs(torch.zeros_like(alone))
 
     def initial_state(self, inputs: Inputs) -> Tensor:
         """Return m ⊙ (x − x̄), from where the iteration starts.

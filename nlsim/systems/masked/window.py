@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -52,10 +53,12 @@ def window_fraction(
     """
     groups = groups if number.shape[1] > 1 else 1
     channels = number.shape[1] // groups
-    with torch.autocast(number.device.type, enabled=False):  # which would count in eight bits
-        count = number.reshape(len(number), groups, channels, *number.shape[-2:]).sum(
-            2, dtype=counting_dtype(number.dtype)
-        )
+    with _without_autocast(number.device.type):
+        exact = counting_dtype(number.dtype)
+        if channels == 1:
+            count = number.to(exact)
+        else:
+            count = number.reshape(len(number), groups, channels, *number.shape[-2:]).sum(2, dtype=exact)
         (above, below), (left, right) = border_of(padding, kernel_size, dilation)
         known = float(channels) if padding_counts_as == "observed" else 0.0
         if above or below or left or right:
@@ -64,6 +67,24 @@ def window_fraction(
         taps = channels * kernel_size[0] * kernel_size[1]
         fraction = conv2d(count, ones, None, stride, 0, dilation, groups) / taps
     return fraction.to(number.dtype)
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """Keep autocast, which would count in eight bits, away where a device has it; ``meta`` has not."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def spoken_by_one(number: Tensor) -> Tensor:
+    """Return a mask of one channel in place of one whose channels all say the same, where that is cheap to know.
+
+    For channels in groups, whose windows are else counted one by one. Cost: a pass that stops where two differ; none
+    where derivatives by the mask are asked for, on an accelerator, or while a function is traced or transformed.
+    """
+    is_at_hand = number.device.type == "cpu" and not (torch.compiler.is_compiling() or is_transformed())
+    if number.requires_grad or not is_at_hand or number.ndim < 3 or number.shape[-3] == 1:
+        return number
+    first = number[..., :1, :, :]
+    return first if torch.equal(number, first.expand_as(number)) else number
 
 
 def is_whole(fraction: Tensor) -> bool:

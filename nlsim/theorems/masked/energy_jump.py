@@ -35,13 +35,16 @@ _M = sp.Matrix(INPUTS, 1, lambda j, _: sp.Symbol(f"m{j}", real=True))
 _B = sp.Matrix(NEURONS, 1, lambda i, _: sp.Symbol(f"b{i}", real=True))
 _V = sp.Matrix(NEURONS, NEURONS, lambda i, j: sp.Symbol(f"v{min(i, j)}{max(i, j)}", real=True))
 _S = sp.Matrix(NEURONS, 1, lambda i, _: sp.Symbol(f"s{i}", real=True))
+_PI = sp.Matrix(INPUTS, 1, lambda j, _: sp.Symbol(f"pi{j}", nonnegative=True))
+_BETA, _Z = sp.symbols("beta z", real=True)
 
 
 def symbolic_energy(rho: Any) -> Any:
-    """Return ½‖s‖² − ½ ϱᵀVϱ − ϱᵀCm with C_ij = w_ij u_j + b_i/p."""
+    """Return ½‖s‖² − ½ ϱᵀVϱ − ϱᵀCm + β ½(s_o − z)² with C_ij = w_ij u_j + π_j b_i, o being the last neuron."""
     seen = _S.applyfunc(rho)
-    c = sp.Matrix(NEURONS, INPUTS, lambda i, j: _W[i, j] * _U[j] + _B[i] / INPUTS)
-    return (_S.T * _S)[0] / 2 - (seen.T * _V * seen)[0] / 2 - (seen.T * c * _M)[0]
+    c = sp.Matrix(NEURONS, INPUTS, lambda i, j: _W[i, j] * _U[j] + _B[i] * _PI[j])
+    nudged = _BETA * (_S[NEURONS - 1] - _Z) ** 2 / 2
+    return (_S.T * _S)[0] / 2 - (seen.T * _V * seen)[0] / 2 - (seen.T * c * _M)[0] + nudged
 
 
 def prove_balance(effort: Effort) -> Evidence:
@@ -64,19 +67,20 @@ def prove_balance(effort: Effort) -> Evidence:
     differences.append(energy.subs(later) - energy - jump)
     for i, s in enumerate(_S):
         local = (_V[i, :] * _S.applyfunc(Sigma))[0] + sum(
-            _M[j] * (_W[i, j] * _U[j] + _B[i] / INPUTS) for j in range(INPUTS)
+            _M[j] * (_W[i, j] * _U[j] + _B[i] * _PI[j]) for j in range(INPUTS)
         )
-        differences.append(flow[i] + s - SigmaPrime(s) * local)
+        pull = _BETA * (s - _Z) if i == NEURONS - 1 else 0
+        differences.append(flow[i] + s + pull - SigmaPrime(s) * local)
     for j, m in enumerate(_M):
-        force = -sum(Sigma(_S[i]) * (_W[i, j] * _U[j] + _B[i] / INPUTS) for i in range(NEURONS))
+        force = -sum(Sigma(_S[i]) * (_W[i, j] * _U[j] + _B[i] * _PI[j]) for i in range(NEURONS))
         differences.append(sp.diff(energy, m) - force)
-    mu = sum(_M) / INPUTS
+    mu = (_PI.T * _M)[0]
     for i in range(NEURONS):
         differences.append(sp.diff(energy, _B[i]) + mu * Sigma(_S[i]))
         differences += [sp.diff(energy, _W[i, j]) + Sigma(_S[i]) * _M[j] * _U[j] for j in range(INPUTS)]
     return identities(
         "dE/dt = −‖ṡ‖² + Σ ṁ_j ∂E/∂m_j; ΔE = Σ Δm_j ∂E/∂m_j; flow, force of the mask, ∂E/∂W and ∂E/∂b",
-        "two neurons, two inputs, abstract ϱ, V = Vᵀ",
+        "two neurons, two inputs, abstract ϱ, V = Vᵀ; any shares π and nudge β",
         differences,
     )
 
@@ -96,7 +100,7 @@ def energy_net(draw: Draw, **changed: Any) -> MaskedEnergy:
 def bridge_energy(effort: Effort) -> Evidence:
     """Compare symbolic E, flow, force of the mask and derivatives by the weights with the running ones."""
     gaps = []
-    symbols = [*_W, *_U, *_M, *_B, _V[0, 0], _V[0, 1], _V[1, 1], *_S]
+    symbols = [*_W, *_U, *_M, *_B, _V[0, 0], _V[0, 1], _V[1, 1], *_S, *_PI, _BETA, _Z]
     for name in ("tanh", "logistic", "softplus"):
         energy = symbolic_energy(SYMBOLIC_ACTIVATIONS[name])
         parts = [energy, *(-sp.diff(energy, s) for s in _S)]
@@ -107,8 +111,19 @@ def bridge_energy(effort: Effort) -> Evidence:
             w, u, b, s, diagonal = (draw.normal(size=shape) for shape in ((2, 2), 2, 2, 2, 3))
             m = draw.uniform(size=2)
             v = np.array([[diagonal[0], diagonal[1]], [diagonal[1], diagonal[2]]])
-            system = MaskedEnergy(torch.as_tensor(w), torch.as_tensor(v), ACTIVATIONS[name], torch.as_tensor(b))
-            inputs = Inputs(torch.as_tensor(u[None]), None, torch.as_tensor(m[None]))
+            share, z = draw.uniform(), draw.normal()
+            pi, beta = ([0.5, 0.5], 0.0) if case == 0 else ([share, 1.0 - share], (0.7, -0.6)[case % 2])
+            system = MaskedEnergy(
+                torch.as_tensor(w),
+                torch.as_tensor(v),
+                ACTIVATIONS[name],
+                torch.as_tensor(b),
+                nudge=beta,
+                shares=None if case == 0 else torch.tensor(pi, dtype=torch.float64),
+            )
+            inputs = Inputs(
+                torch.as_tensor(u[None]), torch.tensor([[z]], dtype=torch.float64), torch.as_tensor(m[None])
+            )
             state = torch.as_tensor(s[None])
             by_weight, by_bias = system.energy_gradient(state, inputs)
             found = torch.cat(
@@ -120,14 +135,14 @@ def bridge_energy(effort: Effort) -> Evidence:
                     by_bias,
                 ]
             )
-            expected = np.array(symbolic(*w.flatten(), *u, *m, *b, *diagonal, *s))
+            expected = np.array(symbolic(*w.flatten(), *u, *m, *b, *diagonal, *s, *pi, beta, z))
             gaps.append(float(np.abs(found.numpy() - expected).max()))
     worst, tolerance = float(np.max(gaps)), 1e-13  # some tens of roundings of numbers below 20
     return Evidence(
         Leg.BRIDGE,
         "symbolic E and its derivatives = running ones",
         judge(worst <= tolerance),
-        f"difference ≤ {tolerance:g}; three activations, soft masks",
+        f"difference ≤ {tolerance:g}; three activations, soft masks, with and without shares and nudge",
         f"{worst:.2g} over {len(gaps)} cases",
     )
 
@@ -175,8 +190,10 @@ def jump_property(effort: Effort) -> Evidence:
 def balance_order(effort: Effort) -> Evidence:
     """Central differences of E along a run with soft masks against the power: of order 2."""
     draw = Draw(seed=9, samples=3, speed=1.7)
-    system, soft, t = energy_net(draw), waves(draw, 2.0), 0.7
-    signal = MaskedSignal(Constant(draw.given()), (soft,))
+    shares = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    system, soft, t = energy_net(draw, nudge=0.7, shares=shares), waves(draw, 2.0), 0.7
+    given = replace(draw.given(), target=draw.tensor("target", draw.samples, 2))
+    signal = MaskedSignal(Constant(given), (soft,))
     spans = [0.08, 0.04, 0.02, 0.01]
     gaps, free = [], []
     for span in spans:
@@ -190,7 +207,7 @@ def balance_order(effort: Effort) -> Evidence:
     order = observed_order(spans, gaps)
     return Evidence(
         Leg.ORDER,
-        "power balance under soft masks",
+        "power balance under soft masks, with shares and a nudge",
         judge(abs(order - 2) <= 0.05 and free[-1] >= 100 * gaps[-1]),
         "central difference − power of order 2 ± 0.05; without the mask's part it is 100 times off",
         f"order {order:.3f}, {gaps[-1]:.1e}; without {free[-1]:.2g}",
@@ -228,11 +245,12 @@ ENERGY_JUMP = Theorem(
     key="masked.energy-jump",
     title="Energy falls between two changes of the mask, and jumps with it",
     statement=(
-        "The mask enters E linearly, ∂E/∂m_j = −Σ_i ϱ(s_i)(W_ij u_j + b_i/p), so along the flow dE/dt = −‖ṡ‖²/c + "
+        "The mask enters E linearly, ∂E/∂m_j = −Σ_i ϱ(s_i)(W_ij u_j + π_j b_i), so along the flow dE/dt = −‖ṡ‖²/c + "
         "Σ_j ṁ_j ∂E/∂m_j, and ΔE = Σ_j Δm_j ∂E/∂m_j where the mask jumps. E is a Lyapunov function between two changes "
-        "only. In a blackout with ϱ(0) = 0, s = 0 is a non-degenerate minimum iff I − ϱ'(0)² V is positive definite."
+        "only. In a blackout with ϱ(0) = 0 and without a nudge, s = 0 is a non-degenerate minimum iff I − ϱ'(0)² V is "
+        "positive definite."
     ),
-    hypotheses=("V = Vᵀ", "u held"),
+    hypotheses=("V = Vᵀ", "u held, and z where there is a nudge β", "any shares π_j of the bias, 1/p among them"),
     source="energy: Scellier and Bengio, 2017; what masks do to it is derived here",
     about=(MaskedEnergy,),
     checks=(prove_balance, bridge_energy, jump_property, balance_order, monotone_control),
