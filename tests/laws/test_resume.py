@@ -31,7 +31,9 @@ OFFERED = {
     "hamilton_equations": [*EXPLICIT, "conformal_midpoint"],
     "heavy_ball": [*EXPLICIT, *SWEEPS, *SPLIT, "conformal_midpoint"],
     "hamiltonian_learning": [*EXPLICIT, "ordered_euler", "ordered_euler_old"],
-    **{name: ["explicit_euler", "heun", "rk4", ADAPTIVE] for name in RESPONDERS},
+    "inference": EXPLICIT + SWEEPS,
+    "masked_neuron": EXPLICIT + SWEEPS,
+    "neumiss": EXPLICIT + SWEEPS,
 }
 """System -> every stepper that it takes."""
 
@@ -77,6 +79,9 @@ REPRESENTATIVE = [
     ("hamiltonian_learning", ADAPTIVE),
     *(("heavy_ball", stepper) for stepper in ("exponential_euler", "conformal_midpoint", *SPLIT)),
     ("inference", "gauss4"),
+    ("inference", "exponential_sweep"),
+    ("masked_neuron", "etdrk2"),
+    ("neumiss", "sdirk2"),
     ("inference", ADAPTIVE),
     ("incremental_inference", "rk4"),
     ("tracking", "heun"),
