@@ -143,7 +143,7 @@ class Channel(Model):
     """A quantity to record, chosen entries of it, or a number made of them."""
 
     name: str
-    """Name of the quantity, such as activity/2; * stands for any characters, ? for one: weight/*."""
+    """Name of the quantity, such as activity/2; ``*`` stands for any characters, ``?`` for one: ``weight/*``."""
     select: dict[str, Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]] = Field({})
     """Dimension → indices to keep, counted from 0; dimensions not named are kept whole."""
     reduce: Literal["norm", "mean", "histogram"] | None = None
