@@ -56,7 +56,8 @@ def create(
 ) -> int:
     """Create a run file without frames.
 
-    It is made under a hidden name and then put in its place, so the path never holds half of one.
+    It is made under a hidden name and then put in its place, so the path never holds half of one. Where the path
+    is a link, its place is that of the file behind it.
 
     Parameters
     ----------
@@ -89,6 +90,7 @@ def create(
     """
     sizes = dimension_sizes(channels, coordinates)
     tensors = None if checkpoint is None else storable(checkpoint.tensors)
+    path = _behind_link(path)
     _refuse_place(path, force=force)
     new = _beside(path, "new")
     try:
@@ -136,8 +138,8 @@ def begin(path: Path) -> h5py.File:
 def exchange(path: Path, descriptor: int, change: Callable[[h5py.File], None]) -> int:
     """Change a closed or abandoned file by changing a copy that then takes its place.
 
-    At any instant the path holds a file that opens, and readers of the old one are not disturbed. Cost: one
-    copy of the file, in time and for a moment in space.
+    At any instant the path holds a file that opens, and readers of the old one are not disturbed. Where the path
+    is a link, the file behind it is changed. Cost: one copy of the file, in time and for a moment in space.
 
     Parameters
     ----------
@@ -160,6 +162,7 @@ def exchange(path: Path, descriptor: int, change: Callable[[h5py.File], None]) -
     """
     try:
         refuse_if_gone(path, descriptor)
+        path = _behind_link(path)
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.closing"):
             left.unlink(missing_ok=True)  # by a writer that was killed here
         copy = _beside(path, "closing")
@@ -275,6 +278,11 @@ def _link(new: Path, path: Path) -> None:
         if os.path.lexists(path):
             raise _there_already(path) from None
         new.replace(path)
+
+
+def _behind_link(path: Path) -> Path:
+    """Return the file that a link leads to, which is the one to be replaced; the link stays."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
 def _beside(path: Path, what: str) -> Path:
