@@ -89,10 +89,10 @@ def _until(data: xarray.Dataset) -> float | None:
     from nlsim.errors import NlsimError
     from nlsim.record import scenario_text
     from nlsim.scenario.load import parse_scenario
+    from nlsim.scenario.overrides import read_overrides
 
     try:
-        overrides = str(data.attrs.get("scenario_overrides", "")).splitlines()
-        return parse_scenario(scenario_text(data), overrides=overrides).values.until
+        return parse_scenario(scenario_text(data), overrides=read_overrides(data.attrs)).values.until
     except NlsimError:
         return None
 

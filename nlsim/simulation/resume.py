@@ -17,6 +17,8 @@ from nlsim.core.state import leaves, named_leaves, rebuild
 from nlsim.errors import RunFileError
 from nlsim.record import COMPLETE, RUNNING, RunWriter, channels, open_run, read_checkpoint, scenario_text
 from nlsim.scenario.load import LoadedScenario, parse_scenario
+from nlsim.scenario.overrides import ATTRIBUTE as OVERRIDES
+from nlsim.scenario.overrides import join_overrides, read_overrides
 from nlsim.simulation.build import build
 from nlsim.simulation.plan import RecordPlan
 from nlsim.simulation.provenance import DECISIVE, differences, provenance
@@ -80,7 +82,7 @@ def resume(
     state = _state(simulation.state, tensors, path)
     stand = Stand(state, numbers["time"], numbers["steps"], numbers["frames"])
     changed: dict[str, Any] = {
-        "scenario_overrides": "\n".join(source.overrides),
+        OVERRIDES: join_overrides(source.overrides),
         "resumed_at": [*np.atleast_1d(attributes.get("resumed_at", [])).tolist(), stand.t],
     }
     if others:
@@ -95,7 +97,7 @@ def resume(
 
 
 def _source(data: xr.Dataset, path: Path, until: float | None) -> LoadedScenario:
-    overrides = str(data.attrs.get("scenario_overrides", "")).splitlines()
+    overrides = read_overrides(data.attrs)
     if until is not None:
         if not (math.isfinite(until) and until > 0):
             raise RunFileError("The new end is not a time.", where="--until", given=until, allowed="a positive number")
