@@ -49,6 +49,8 @@ def run(
 
 def summary(title: str, outcome: Outcome) -> str:
     """Return a few lines on how a run went."""
+    from nlsim.cli.text import showable
+
     rows = [
         ("ending", outcome.ending.value + (f" ({outcome.detail})" if outcome.detail else "")),
         ("time", f"{outcome.t:g}, {outcome.steps} steps, {outcome.frames} frames"),
@@ -58,4 +60,4 @@ def summary(title: str, outcome: Outcome) -> str:
     ]
     if not outcome.ending.is_success:
         rows.insert(1, ("do", outcome.ending.advice))
-    return "\n".join([title, *(f"  {label:<16}{value}" for label, value in rows)])
+    return "\n".join([showable(title), *(f"  {label:<16}{showable(value)}" for label, value in rows)])
