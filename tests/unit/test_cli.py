@@ -81,7 +81,7 @@ def test_plots_of_several_runs_and_of_chosen_channels(nlsim: Run, tmp_path: Path
         (["runs"], "runs/runs.png"),
         (["runs/0.nc", "runs/1.nc", "-o", "both.png"], "both.png"),
         (["runs/0.nc", "--spectrum", "loss", "-o", "spectrum.png"], "spectrum.png"),
-        (["runs/0.nc", "--phase", "activity/1", "costate/1", "-o", "phase.png"], "phase.png"),
+        (["runs/0.nc", "--phase", "activity/1[0,0]", "costate/1[0,0]", "-o", "phase.png"], "phase.png"),
     ):
         drawn = nlsim("plot", *words)
         assert drawn.returncode == 0, drawn.stderr
