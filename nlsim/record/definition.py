@@ -19,11 +19,11 @@ import numpy as np
 from nlsim.errors import RunFileError
 from nlsim.record import format as fmt
 from nlsim.record.attribute import stored_attributes
-from nlsim.record.checkpoint import Checkpoint, CheckpointWriter, define_checkpoint, storable
+from nlsim.record.checkpoint import Checkpoint, CheckpointWriter, checkpoint_room, define_checkpoint, storable
 from nlsim.record.format import ChannelSpec
 from nlsim.record.layout import CoordinateSpec, dimension_sizes
 from nlsim.record.lock import claim
-from nlsim.record.room import INDEX_BYTES, check_room, give_back, take_room
+from nlsim.record.room import SHARED_BYTES, check_room, give_back, is_full, take_room
 from nlsim.record.superblock import read_superblock, take_off_marks
 
 _CHUNK_FRAMES = 256
@@ -93,27 +93,39 @@ def create(
     path = _behind_link(path)
     _refuse_place(path, force=force)
     new = _beside(path, "new")
+
+    def define(file: h5py.File, *, is_filled: bool) -> None:
+        with netcdf(file) as root:
+            root.dimensions = {fmt.TIME: None, **sizes}
+            root.attrs.update(own_attributes())
+            root.attrs.update(attributes)
+            # NaN marks a frame whose values are flushed and whose time is not yet
+            time = root.create_variable(fmt.TIME, (fmt.TIME,), "f8", chunks=(_CHUNK_FRAMES,), fillvalue=math.nan)
+            time.attrs.update({"units": time_units, "long_name": "time"})
+            for coordinate in coordinates:
+                _define_coordinate(root, coordinate)
+            for channel in channels:
+                _define_channel(root, channel, coordinates, block, compression)
+            if tensors is not None:
+                define_checkpoint(root, tensors, is_filled=is_filled)
+
+    room = 0
     try:
-        held = 0 if tensors is None else 2 * sum(array.nbytes for array in tensors.values())
-        check_room(new, held + INDEX_BYTES * (len(channels) + 16))
+        room = _size_in_memory(lambda file: define(file, is_filled=False)) + checkpoint_room(tensors or {})
+        check_room(new, room)
         with h5py.File(new, "w", libver=fmt.LIBVER, track_order=True) as file:
-            with netcdf(file) as root:
-                root.dimensions = {fmt.TIME: None, **sizes}
-                root.attrs.update(own_attributes())
-                root.attrs.update(attributes)
-                # NaN marks a frame whose values are flushed and whose time is not yet
-                time = root.create_variable(fmt.TIME, (fmt.TIME,), "f8", chunks=(_CHUNK_FRAMES,), fillvalue=math.nan)
-                time.attrs.update({"units": time_units, "long_name": "time"})
-                for coordinate in coordinates:
-                    _define_coordinate(root, coordinate)
-                for channel in channels:
-                    _define_channel(root, channel, coordinates, block, compression)
-                if tensors is not None:
-                    define_checkpoint(root, tensors)
+            define(file, is_filled=True)
             if checkpoint is not None:
                 CheckpointWriter(file).write(checkpoint)
         return _put(new, path, force=force)
     except (OSError, RuntimeError) as error:
+        if is_full(error):
+            raise RunFileError(
+                f"There is no room for the run file: {error}",
+                where=str(path),
+                allowed=f"{room} bytes free, before its first frame",
+                advice="Make room, or choose another --out, on a disk that has some.",
+            ) from error
         raise RunFileError(
             f"The run file cannot be created: {error}",
             where=str(path),
@@ -220,6 +232,16 @@ def own_attributes() -> dict[str, Any]:
         fmt.WRITER_PID: os.getpid(),
     }
     return stored_attributes(own)
+
+
+def _size_in_memory(define: Callable[[h5py.File], None]) -> int:
+    """Return how large a file is that is made so, nothing of it being kept."""
+    with h5py.File(
+        "room", "w", driver="core", backing_store=False, block_size=4096, libver=fmt.LIBVER, track_order=True
+    ) as file:
+        define(file)
+        file.flush()
+        return int(file.id.get_filesize()) + SHARED_BYTES
 
 
 def _refuse_place(path: Path, *, force: bool) -> None:
