@@ -29,7 +29,8 @@ from nlsim.record.superblock import read_superblock, take_off_marks
 _CHUNK_FRAMES = 256
 _BLOCK_BYTES = 2**20
 _BLOCK_FRAMES = 256
-_CLOSING_BYTES = 2**20
+_CLOSING_BYTES = 2**16
+"""What attributes that change may take: 4 KiB were measured, with 3 KiB of text among them."""
 
 
 @contextmanager
