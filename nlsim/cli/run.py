@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +51,7 @@ def run(
 def summary(title: str, outcome: Outcome) -> str:
     """Return a few lines on how a run went."""
     from nlsim.cli.text import showable
+    from nlsim.core.ending import Ending
 
     rows = [
         ("ending", outcome.ending.value + (f" ({outcome.detail})" if outcome.detail else "")),
@@ -60,4 +62,6 @@ def summary(title: str, outcome: Outcome) -> str:
     ]
     if not outcome.ending.is_success:
         rows.insert(1, ("do", outcome.ending.advice))
+    if outcome.ending is Ending.INTERRUPTED:
+        rows.insert(2, ("to go on", f"nlsim resume {shlex.quote(str(outcome.path))}"))
     return "\n".join([showable(title), *(f"  {label:<16}{showable(value)}" for label, value in rows)])

@@ -106,13 +106,23 @@ def _until(data: xarray.Dataset) -> float | None:
 def _chosen(data: xarray.Dataset, patterns: list[str]) -> list[str]:
     from fnmatch import fnmatchcase
 
+    from nlsim.errors import RunFileError, did_you_mean
     from nlsim.record import channels
 
-    return [
-        variable
-        for name, variable in channels(data).items()
-        if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
-    ]
+    known = channels(data)
+    if not patterns:
+        return list(known.values())
+    found = [variable for name, variable in known.items() if any(fnmatchcase(name, each) for each in patterns)]
+    if not found:
+        guess = did_you_mean(patterns[0], known)
+        raise RunFileError(
+            "No channel of the run has such a name.",
+            where="--channel",
+            given=", ".join(patterns),
+            allowed=", ".join(known),
+            advice=f"Did you mean '{guess}'?" if guess else None,
+        )
+    return found
 
 
 def _curve(variable: xarray.DataArray, width: int) -> list[float]:
