@@ -21,7 +21,7 @@ from nlsim.scenario.overrides import ATTRIBUTE as OVERRIDES
 from nlsim.scenario.overrides import join_overrides, read_overrides
 from nlsim.simulation.build import build
 from nlsim.simulation.plan import RecordPlan
-from nlsim.simulation.provenance import DECISIVE, differences, provenance
+from nlsim.simulation.provenance import DECISIVE, RESUMED_WITH, part, provenance, unlike, went_on
 from nlsim.simulation.recording import Frame, Outcome, Progress, Recording, Stand
 from nlsim.simulation.run import loop_of, threads
 from nlsim.simulation.stop import listening
@@ -69,14 +69,14 @@ def resume(
         simulation = build(source)
         plan = simulation.plan
         now = provenance(source, leaves(simulation.state)[0].device)
-        others = differences(attributes, now)
+        others = unlike(attributes, now)
         if others and not force:
             raise RunFileError(
                 "The run would not go on as it began.",
                 where=str(path),
                 given="; ".join(others),
                 allowed=f"the same {', '.join(DECISIVE)}",
-                advice="Resume it where it was begun, or pass --force; the file will say that it was made by both.",
+                advice="Resume it where it was begun, or pass --force; the file will say what made each part.",
             )
         known = _frames_after(data, plan, numbers["frames"], path)
     state = _state(simulation.state, tensors, path)
@@ -86,7 +86,7 @@ def resume(
         "resumed_at": [*np.atleast_1d(attributes.get("resumed_at", [])).tolist(), stand.t],
     }
     if others:
-        changed["resumed_with"] = "; ".join(others)
+        changed[RESUMED_WITH] = [*went_on(attributes), part(stand.t, attributes, now)]
     with (
         threads(source.values.numerics.threads),
         listening() as stop,
