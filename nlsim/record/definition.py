@@ -57,8 +57,8 @@ def create(
 ) -> int:
     """Create a run file without frames.
 
-    It is made under a hidden name and then put in its place, so the path never holds half of one. Where the path
-    is a link, its place is that of the file behind it.
+    It is made under a hidden name and then put in its place, so the path never holds half of one. With ``force``,
+    where the path is a link, its place is that of the file behind it.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def create(
     """
     sizes = dimension_sizes(channels, coordinates)
     tensors = None if checkpoint is None else storable(checkpoint.tensors)
-    path = _behind_link(path)
+    path = _behind_link(path) if force else path  # else a link is in the way, wherever it leads
     _refuse_place(path, force=force)
     new = _beside(path, "new")
 

@@ -47,7 +47,7 @@ def assert_still_linked(link: Path, target: Path, frames: int, state: str = "int
 
 def test_closing(linked: tuple[Path, Path]) -> None:
     link, target = linked
-    writer = write(link, 3)  # the link leads to no file yet, so there is none to overwrite
+    writer = write(link, 3, force=True)  # the link leads to no file yet
     writer.close("reached_end", checkpoint=stand(3))
     assert_still_linked(link, target, 3, "complete")
 
