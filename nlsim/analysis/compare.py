@@ -301,11 +301,12 @@ def scenario_values(data: xarray.Dataset) -> dict[str, str]:
     """Return every value of a run's scenario as text, by ``table.key``; of one that is not valid, its text."""
     from nlsim.errors import NlsimError
     from nlsim.scenario.load import parse_scenario
+    from nlsim.scenario.overrides import read_overrides
 
     text = data.attrs.get("scenario")
     if not isinstance(text, str):
         return {}
-    overrides = [line for line in str(data.attrs.get("scenario_overrides", "")).splitlines() if line]
+    overrides = read_overrides(data.attrs)
     try:
         values = parse_scenario(text, overrides=overrides).values.model_dump(mode="json")
     except NlsimError:

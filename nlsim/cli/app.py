@@ -15,6 +15,7 @@ from nlsim.cli.report import report
 from nlsim.cli.resume import resume
 from nlsim.cli.run import run
 from nlsim.cli.show import show
+from nlsim.cli.text import showable
 from nlsim.cli.verify import verify
 from nlsim.cli.watch import watch
 from nlsim.errors import NlsimError
@@ -44,5 +45,5 @@ def main() -> None:
     try:
         app()
     except NlsimError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {showable(str(error), lines=True)}\n")
         sys.exit(2)

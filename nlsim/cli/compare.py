@@ -56,15 +56,15 @@ def _final_states(one: Path, other: Path) -> tuple[tuple[dict[str, Any], dict[st
 
 
 def _print(found: Comparison, tolerance: Tolerance, has_states: bool, notes: list[str]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from nlsim.cli.screen import screen
+    from nlsim.cli.text import plain_markup
 
     console = screen()
 
     def say(label: str, text: str) -> None:
-        console.print(f"[bold]{label:<14}[/bold] {escape(text)}", highlight=False)
+        console.print(f"[bold]{label:<14}[/bold] {plain_markup(text)}", highlight=False)
 
     say("verdict", _verdict(found, tolerance, notes))
     text = "the same text, byte for byte" if found.is_same_text else "different text"
@@ -87,7 +87,7 @@ def _print(found: Comparison, tolerance: Tolerance, has_states: bool, notes: lis
             say(label, f"at t = {when!r}, in {parting.name}" + (" (the tolerance)" if is_beyond else " (bits)"))
     table = Table("channel", "bits", "first at t", "beyond at t", "largest |A − B|", "of", "at t", box=None)
     for each in found.channels:
-        table.add_row(*map(escape, _row(each)))
+        table.add_row(*map(plain_markup, _row(each)))
     console.print(table, highlight=False)
     _print_state(found, has_states, notes, say)
 

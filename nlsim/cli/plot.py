@@ -15,20 +15,32 @@ def plot(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="The picture; by default FILE with the suffix .png, or FOLDER/runs.png."),
+        typer.Option(
+            "-o",
+            "--out",
+            help="The picture; by default FILE with the suffix .png, .spectrum.png or .phase.png, or FOLDER/runs.png.",
+        ),
     ] = None,
     spectrum: Annotated[
         str | None,
-        typer.Option("--spectrum", metavar="CHANNEL", help="Draw the power spectrum of a scalar channel."),
+        typer.Option(
+            "--spectrum",
+            metavar="CHANNEL",
+            help="Draw the power spectrum of a channel, or of an entry of an array: 'activity/1[0,3]'.",
+        ),
     ] = None,
     phase: Annotated[
         tuple[str, str] | None,
-        typer.Option("--phase", metavar="CHANNEL CHANNEL", help="Draw one channel against another."),
+        typer.Option(
+            "--phase", metavar="CHANNEL CHANNEL", help="Draw one channel against another; of arrays an entry each."
+        ),
     ] = None,
 ) -> None:
     """Draw the run FILE: what suits its system and was recorded, from the loss to a phase portrait.
 
     Of several runs, such as those of several seeds, it draws the mean of each scalar channel with its 95 % interval.
+    An entry of an array is named by its index along each axis but time, in the order in which `nlsim show` lists the
+    axes: 'activity/1[0,3]' is neuron 3 for sample 0. Quote it, for the shell.
     """
     from nlsim.errors import RunFileError
     from nlsim.record import open_run
@@ -41,9 +53,14 @@ def plot(
     runs = sorted(folder.glob("*.nc")) if folder else files
     if not runs:
         raise RunFileError("There is no run file in this folder.", where=str(folder), allowed="files named *.nc")
-    if (spectrum or phase) and (len(runs) > 1 or (spectrum and phase)):
+    if spectrum and phase:
+        raise RunFileError(
+            "A picture shows a spectrum or a phase portrait, not both.", advice="Draw one after another."
+        )
+    if (spectrum or phase) and len(runs) > 1:
         raise RunFileError("A spectrum or a phase portrait is of one run.", given=f"{len(runs)} runs")
-    path = out or (folder / "runs.png" if folder else files[0].with_suffix(".png"))
+    kind = "spectrum." if spectrum else "phase." if phase else ""
+    path = out or (folder / "runs.png" if folder and not kind else runs[0].with_suffix(f".{kind}png"))
     if path.resolve() in {run.resolve() for run in runs}:
         raise RunFileError("The picture would replace the run.", where="--out", given=str(path))
     with ExitStack() as closing:

@@ -79,14 +79,14 @@ def _subjects(attrs: dict[object, object]) -> list[object] | None:
     from nlsim.errors import NlsimError
     from nlsim.integrate.catalogue import STEPPERS
     from nlsim.scenario.load import parse_scenario
+    from nlsim.scenario.overrides import read_overrides
     from nlsim.systems.catalogue import FLIPS, SYSTEMS
     from nlsim.systems.hamiltonian.sign_flip import SignFlip
     from nlsim.systems.masked.layer import gate
     from nlsim.systems.masked.signal import MaskedSignal, Outages, RandomMask
 
-    overrides = [line for line in str(attrs.get("scenario_overrides", "")).splitlines() if line]
     try:
-        values = parse_scenario(str(attrs.get("scenario", "")), overrides=overrides).values
+        values = parse_scenario(str(attrs.get("scenario", "")), overrides=read_overrides(attrs)).values
     except NlsimError:
         return None
     subjects: list[object] = [SYSTEMS[values.system.name].system]

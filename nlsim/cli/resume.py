@@ -21,10 +21,11 @@ def resume(
     from nlsim.cli.run import summary
     from nlsim.record import open_run
     from nlsim.scenario.load import parse_scenario
+    from nlsim.scenario.overrides import read_overrides
 
     with open_run(file) as data:
         title, text = str(data.attrs.get("title", file.stem)), data.attrs.get("scenario", "")
-        overrides = str(data.attrs.get("scenario_overrides", "")).splitlines()
+        overrides = read_overrides(data.attrs)
     end = until or (parse_scenario(text, overrides=overrides).values.until if text else 0.0)
     from nlsim.simulation.resume import resume as go_on
 

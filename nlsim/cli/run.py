@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,9 @@ def run(
 
 def summary(title: str, outcome: Outcome) -> str:
     """Return a few lines on how a run went."""
+    from nlsim.cli.text import showable
+    from nlsim.core.ending import Ending
+
     rows = [
         ("ending", outcome.ending.value + (f" ({outcome.detail})" if outcome.detail else "")),
         ("time", f"{outcome.t:g}, {outcome.steps} steps, {outcome.frames} frames"),
@@ -58,4 +62,6 @@ def summary(title: str, outcome: Outcome) -> str:
     ]
     if not outcome.ending.is_success:
         rows.insert(1, ("do", outcome.ending.advice))
-    return "\n".join([title, *(f"  {label:<16}{value}" for label, value in rows)])
+    if outcome.ending is Ending.INTERRUPTED:
+        rows.insert(2, ("to go on", f"nlsim resume {shlex.quote(str(outcome.path))}"))
+    return "\n".join([showable(title), *(f"  {label:<16}{showable(value)}" for label, value in rows)])

@@ -13,7 +13,7 @@ def screen() -> Console:
     """Return the console: as wide as the terminal, and wide enough for our tables in a file or a pipe."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(emoji=False)  # :words: in a text are words
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        return Console(width=180)
+        return Console(width=180, emoji=False)
     return console

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,24 +25,29 @@ _FACTS = (
 
 def show(
     file: Annotated[Path, typer.Argument(help="A run file.")],
-    scenario: Annotated[bool, typer.Option("--scenario", help="Print the scenario's text only.")] = False,
+    scenario: Annotated[
+        bool, typer.Option("--scenario", help="Print the scenario's text only: into a pipe or file byte for byte.")
+    ] = False,
 ) -> None:
     """Say what is in the run FILE: how it ended, where it comes from, its channels."""
-    from rich.markup import escape
     from rich.table import Table
 
     from nlsim.analysis.summary import summarise_channel
     from nlsim.cli.screen import screen
+    from nlsim.cli.text import plain_markup, showable
     from nlsim.record import open_run, scenario_text
 
     with open_run(file) as data:
         if scenario:
-            typer.echo(scenario_text(data), nl=False)
+            text = scenario_text(data)
+            # bytes, as otherwise escape sequences would be taken out on the way into a pipe
+            typer.echo(showable(text, lines=True) if sys.stdout.isatty() else text.encode(), nl=False)
             return
         console = screen()
         for fact in _FACTS:
-            if str(data.attrs.get(fact, "")):
-                console.print(f"[bold]{fact:<14}[/bold] {escape(str(data.attrs[fact]))}", highlight=False)
+            said = plain_markup(data.attrs.get(fact, ""), lines=True)
+            if said:
+                console.print(f"[bold]{fact:<14}[/bold] " + said.replace("\n", f"\n{'':<15}"), highlight=False)
         times = data["time"].values
         if times.size:
             console.print(
@@ -56,11 +62,11 @@ def show(
                 f"{str(dim).removeprefix(f'{name}_')} {variable.sizes[dim]}" for dim in variable.dims if dim != "time"
             )
             table.add_row(
-                escape(variable.attrs.get("channel", str(name))),
-                escape(dims),
-                escape(variable.attrs.get("units", "")),
+                plain_markup(variable.attrs.get("channel", str(name))),
+                plain_markup(dims),
+                plain_markup(variable.attrs.get("units", "")),
                 first,
                 last,
-                escape(variable.attrs.get("long_name", "")),
+                plain_markup(variable.attrs.get("long_name", "")),
             )
         console.print(table)

@@ -30,7 +30,7 @@ def watch(
 
     from nlsim.record.follow import follow
 
-    console = Console()
+    console = Console(emoji=False)
     ending = "running"
     try:
         if console.is_terminal:
@@ -52,6 +52,8 @@ def watch(
 
 
 def _line(data: xarray.Dataset, patterns: list[str]) -> str:
+    from nlsim.cli.text import showable
+
     ending, until = data.attrs["ending"], _until(data)
     t = float(data["time"][-1]) if data.sizes["time"] else 0.0
     parts = [f"t = {t:g}" + (f" of {until:g}" if until else ""), f"{data.sizes['time']} frames"]
@@ -59,14 +61,15 @@ def _line(data: xarray.Dataset, patterns: list[str]) -> str:
         values = _curve(data[name], 1)
         if values:
             parts.append(f"{data[name].attrs.get('channel', name)} {values[-1]:.4g}")
-    return ", ".join([*parts, *([ending] if ending else [])])
+    return showable(", ".join([*parts, *([ending] if ending else [])]))
 
 
 def _panel(data: xarray.Dataset, patterns: list[str]) -> RenderableType:
     from rich.console import Group
-    from rich.markup import escape
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+
+    from nlsim.cli.text import plain_markup
 
     ending, until = data.attrs["ending"], _until(data)
     t = float(data["time"][-1]) if data.sizes["time"] else 0.0
@@ -76,9 +79,12 @@ def _panel(data: xarray.Dataset, patterns: list[str]) -> RenderableType:
         last = "" if not values else f"{values[-1]:.4g}" if data[name].ndim == 1 else f"|{values[-1]:.4g}|"
         attributes = data[name].attrs
         table.add_row(
-            escape(attributes.get("channel", name)), last, _spark(values), escape(attributes.get("units", ""))
+            plain_markup(attributes.get("channel", name)),
+            last,
+            _spark(values),
+            plain_markup(attributes.get("units", "")),
         )
-    head = f"[bold]{escape(str(data.attrs.get('title', '')))}[/bold]  {escape(ending or data.attrs['state'])}"
+    head = f"[bold]{plain_markup(data.attrs.get('title', ''))}[/bold]  {plain_markup(ending or data.attrs['state'])}"
     far = f"t = {t:g}" + (f" of {until:g}" if until else "") + f", {data.sizes['time']} frames"
     bar: list[Any] = [ProgressBar(total=until, completed=t, width=_WIDTH)] if until else []
     return Group(head, far, *bar, table)
@@ -89,10 +95,10 @@ def _until(data: xarray.Dataset) -> float | None:
     from nlsim.errors import NlsimError
     from nlsim.record import scenario_text
     from nlsim.scenario.load import parse_scenario
+    from nlsim.scenario.overrides import read_overrides
 
     try:
-        overrides = str(data.attrs.get("scenario_overrides", "")).splitlines()
-        return parse_scenario(scenario_text(data), overrides=overrides).values.until
+        return parse_scenario(scenario_text(data), overrides=read_overrides(data.attrs)).values.until
     except NlsimError:
         return None
 
@@ -100,13 +106,23 @@ def _until(data: xarray.Dataset) -> float | None:
 def _chosen(data: xarray.Dataset, patterns: list[str]) -> list[str]:
     from fnmatch import fnmatchcase
 
+    from nlsim.errors import RunFileError, did_you_mean
     from nlsim.record import channels
 
-    return [
-        variable
-        for name, variable in channels(data).items()
-        if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
-    ]
+    known = channels(data)
+    if not patterns:
+        return list(known.values())
+    found = [variable for name, variable in known.items() if any(fnmatchcase(name, each) for each in patterns)]
+    if not found:
+        guess = did_you_mean(patterns[0], known)
+        raise RunFileError(
+            "No channel of the run has such a name.",
+            where="--channel",
+            given=", ".join(patterns),
+            allowed=", ".join(known),
+            advice=f"Did you mean '{guess}'?" if guess else None,
+        )
+    return found
 
 
 def _curve(variable: xarray.DataArray, width: int) -> list[float]:

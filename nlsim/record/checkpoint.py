@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from nlsim.errors import RunFileError
 from nlsim.record import format as fmt
+from nlsim.record.room import SHARED_BYTES
 from nlsim.record.trajectory import open_hdf5
 
 _STORED_AS: Final = {"bool": "uint8", "float16": "uint16"}
@@ -87,7 +88,13 @@ def storable(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[A
     return arrays
 
 
-def define_checkpoint(root: h5netcdf.File, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+def checkpoint_room(tensors: Mapping[str, npt.NDArray[Any]]) -> int:
+    """Return how many bytes the numbers of both slots take at most; small arrays leave as much unused beside them."""
+    sizes = [2 * array.nbytes for array in tensors.values()]
+    return sum(size + min(size, SHARED_BYTES) for size in sizes)
+
+
+def define_checkpoint(root: h5netcdf.File, tensors: Mapping[str, npt.NDArray[Any]], *, is_filled: bool = True) -> None:
     """Add the group ``checkpoint``, both slots empty, to a file that is open for writing.
 
     All of its space is taken at once, so that no later checkpoint needs any.
@@ -98,6 +105,8 @@ def define_checkpoint(root: h5netcdf.File, tensors: Mapping[str, npt.NDArray[Any
         The file.
     tensors : mapping of str to array
         From :func:`storable`.
+    is_filled : bool
+        Whether the space of the tensors is taken; without it only the rest of a file can be weighed.
     """
     group = root.create_group(fmt.CHECKPOINT)
     group.dimensions[_SLOT] = 2
@@ -107,7 +116,8 @@ def define_checkpoint(root: h5netcdf.File, tensors: Mapping[str, npt.NDArray[Any
         stored = np.dtype(_STORED_AS.get(array.dtype.name, array.dtype))
         dims = (_SLOT, *(f"size_{size}" for size in array.shape))
         variable = group.create_variable(fmt.variable_name(name), dims, stored)
-        variable[...] = np.zeros(variable.shape, stored)
+        if is_filled:
+            variable[...] = np.zeros(variable.shape, stored)
         variable.attrs.update({_NAME: name, _DTYPE: array.dtype.name})
     for name, kind in {**{f"slot_{each}": kind for each, kind in _NUMBERS.items()}, _CHECKSUM: "u4"}.items():
         group.create_variable(name, (_SLOT,), kind, data=np.zeros(2, kind))

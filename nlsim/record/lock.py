@@ -60,10 +60,19 @@ def claim(path: Path) -> int:
 
 
 def is_claimed(path: Path) -> bool | None:
-    """Return whether a writer holds the file, or None where this system cannot tell."""
+    """Return whether a writer holds the file, or None where this system cannot tell.
+
+    Raises
+    ------
+    RunFileError
+        The file is gone.
+    """
     if sys.platform != "linux":
         return None
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise RunFileError("There is no such run file.", where=str(path)) from None
     try:
         answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _request(fcntl.F_RDLCK))
     except OSError as error:

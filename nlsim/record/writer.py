@@ -22,7 +22,7 @@ from nlsim.record.definition import begin, create, exchange, frames_per_block, n
 from nlsim.record.format import ChannelSpec
 from nlsim.record.layout import CoordinateSpec
 from nlsim.record.recovery import Glance, refuse_other_channel, reopen
-from nlsim.record.room import INDEX_BYTES, give_back, take_room
+from nlsim.record.room import SHARED_BYTES, array_room, give_back, take_room
 from nlsim.record.trajectory import open_hdf5
 
 
@@ -221,8 +221,9 @@ class RunWriter:
         if not self._waiting:
             return
         first, end = self._written, self.frames
-        values = sum(buffer[: end - first].nbytes for buffer in self._buffers.values())
-        with self._writing(2 * values + INDEX_BYTES * (len(self._specs) + 1)):
+        arrays = [self._file[name] for name in (fmt.TIME, *(spec.variable for spec in self._specs.values()))]
+        room = sum(array_room(each.shape[1:], each.chunks, each.dtype.itemsize, first, end) for each in arrays)
+        with self._writing(room + SHARED_BYTES):
             for name, spec in self._specs.items():
                 self._extend(spec.variable, first, end, self._buffers[name])
             self._file.flush()
@@ -253,7 +254,7 @@ class RunWriter:
                 where=str(self.path),
                 advice="Give the first one when the file is made.",
             )
-        with self._writing(INDEX_BYTES):
+        with self._writing(SHARED_BYTES):
             self._checkpoints.write(checkpoint)
 
     @contextmanager

@@ -68,7 +68,20 @@ def draw_band(axes: Axes, variable: xarray.DataArray, *, dim: str = "ensemble", 
 
 
 def draw_spectrum(axes: Axes, variable: xarray.DataArray) -> None:
-    """Draw the power spectral density of a scalar channel, recorded evenly, without its mean."""
+    """Draw the power spectral density of a scalar channel, recorded evenly, without its mean.
+
+    Raises
+    ------
+    RunFileError
+        The channel is constant, or not finite throughout.
+    ValueError
+        As of :func:`~nlsim.analysis.spectrum.power_spectrum`.
+    """
+    values = np.asarray(variable.values)
+    if values.size and (not np.isfinite(values).all() or values.min() == values.max()):
+        name = str(variable.attrs.get("long_name", variable.name))
+        what = f"always {values.flat[0]:g}" if np.isfinite(values).all() else "not finite at every time"
+        raise RunFileError("This channel has no spectrum.", given=f"{name}: {what}", allowed="a channel that varies")
     density = power_spectrum(variable).isel(frequency=slice(1, None))
     seen = density.where(density > 0)
     axes.loglog(density["frequency"].values, np.asarray(seen.values), color=BLUE, lw=0.9)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import xarray
 
+from nlsim.errors import RunFileError
+from nlsim.report.entry import first_entry
 from nlsim.report.style import BLUE, GREEN, RED, plain
 
 if TYPE_CHECKING:
@@ -21,13 +22,26 @@ def draw_phase(axes: Axes, one: xarray.DataArray, other: xarray.DataArray) -> No
     axes : matplotlib.axes.Axes
         Where.
     one, other : xarray.DataArray
-        Over ``time``; of arrays the first entry is drawn.
+        Over ``time``, at the times that both have; of arrays the first entry is drawn, and named.
+
+    Raises
+    ------
+    RunFileError
+        They have fewer than two times in common.
     """
-    x, y = (first_entry(each) for each in (one, other))
+    pair = xarray.align(first_entry(one), first_entry(other), join="inner")
+    if pair[0].sizes["time"] < 2:
+        raise RunFileError(
+            "The channels were not recorded together.",
+            given=f"{one.sizes['time']} and {other.sizes['time']} frames, {pair[0].sizes['time']} at the same time",
+            allowed="two times or more that both have",
+            advice="Give them the same `every` in [record].",
+        )
+    x, y = (each.values for each in pair)
     axes.plot(x, y, color=BLUE, lw=0.8)
     axes.plot(x[:1], y[:1], "o", color=GREEN, ms=6, label="begin", ls="none")
     axes.plot(x[-1:], y[-1:], "s", color=RED, ms=6, label="end", ls="none")
-    labels = (str(each.attrs.get("long_name", each.name)) for each in (one, other))
+    labels = (str(each.attrs.get("long_name", each.name)) for each in pair)
     plain(axes, title="Phase portrait", **dict(zip(("xlabel", "ylabel"), labels, strict=True)))
     axes.legend(fontsize=8, frameon=False)
 
@@ -35,9 +49,3 @@ def draw_phase(axes: Axes, one: xarray.DataArray, other: xarray.DataArray) -> No
 def draw_state_and_costate(axes: Axes, data: xarray.Dataset) -> None:
     """Draw the phase portrait of the first neuron of a controlled system and its costate."""
     draw_phase(axes, data["activity"], data["costate"])
-
-
-def first_entry(variable: xarray.DataArray) -> np.ndarray:
-    """Return the first entry of every axis but time."""
-    first = variable.isel({dim: 0 for dim in variable.dims if dim != "time"})
-    return np.asarray(first.values)

@@ -12,16 +12,26 @@ from matplotlib.figure import Figure
 from nlsim.analysis.frames import recorded
 from nlsim.errors import RunFileError, did_you_mean
 from nlsim.record import channels
+from nlsim.report.entry import choose
 
 
 def channel_of(data: xarray.Dataset, name: str) -> xarray.DataArray:
-    """Return a channel by its name, at the times at which it was recorded; of an array its first entry.
+    """Return a channel with one number a frame by its name, at the times at which it was recorded.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        A run.
+    name : str
+        A channel such as ``"loss"``; an entry of an array such as ``"activity/1[0,3]"``, see
+        :func:`~nlsim.report.entry.choose`.
 
     Raises
     ------
     RunFileError
-        There is none of this name.
+        There is none of this name, or no such entry; or it is an array and no entry is chosen.
     """
+    name, bracket, entry = name.partition("[")
     known = channels(data)
     if name not in known:
         guess = did_you_mean(name, known)
@@ -32,7 +42,7 @@ def channel_of(data: xarray.Dataset, name: str) -> xarray.DataArray:
             advice=f"Did you mean '{guess}'?" if guess else None,
         )
     variable = recorded(data[known[name]])
-    return variable.isel({dim: 0 for dim in variable.dims if dim != "time"})
+    return choose(variable, entry.removesuffix("]") if bracket else None)
 
 
 def draw_one(draw: Callable[[Axes], None]) -> Figure:

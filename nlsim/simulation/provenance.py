@@ -11,12 +11,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from nlsim.scenario.load import LoadedScenario
 
 DECISIVE = ("versions", "code", "platform", "device", "device_name", "cpu_capability", "dtype", "threads")
 """What must be the same for a run to go on to the bit."""
+
+RESUMED_WITH = "resumed_with"
+"""The attribute of a run file that says how its run was gone on with by force."""
+
+_FROM = "from t = "
+_AS_AT_FIRST = "as it began"
 
 _IRRELEVANT = ("h5py", "h5netcdf")
 """Packages that write numbers and make none."""
@@ -72,6 +79,38 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         elif was != is_now:
             found.append(f"{fact} was {was}, is {is_now}")
     return found
+
+
+def unlike(attributes: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in what a run would go on otherwise than it began, or than it went on before; empty when in nothing.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Those of the run file: what it began with, and in ``resumed_with`` how it was gone on with by force.
+    now : mapping
+        From :func:`provenance`.
+    """
+    found = differences(attributes, now)
+    mine = "; ".join(found)
+    earlier = [each for each in went_on(attributes) if _of_part(each) != mine]
+    return found + [f"it went on {each}" if each.startswith(_FROM) else f"it went on with {each}" for each in earlier]
+
+
+def went_on(attributes: Mapping[str, Any]) -> list[str]:
+    """Return how a run was gone on with by force, in order: from when, and its differences from the beginning."""
+    return [str(each) for each in np.atleast_1d(attributes.get(RESUMED_WITH, [])).tolist()]
+
+
+def part(t: float, attributes: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the entry of :func:`went_on` for a part that begins at t."""
+    return f"{_FROM}{t!r}: {'; '.join(differences(attributes, now)) or _AS_AT_FIRST}"
+
+
+def _of_part(entry: str) -> str:
+    """Return the differences of an entry; one of an older file has no time."""
+    text = entry.partition(": ")[2] if entry.startswith(_FROM) else entry
+    return "" if text == _AS_AT_FIRST else text
 
 
 def _packages(versions: str) -> dict[str, str]:

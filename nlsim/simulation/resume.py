@@ -17,9 +17,11 @@ from nlsim.core.state import leaves, named_leaves, rebuild
 from nlsim.errors import RunFileError
 from nlsim.record import COMPLETE, RUNNING, RunWriter, channels, glance, open_run, read_checkpoint, scenario_text
 from nlsim.scenario.load import LoadedScenario, parse_scenario
+from nlsim.scenario.overrides import ATTRIBUTE as OVERRIDES
+from nlsim.scenario.overrides import join_overrides, read_overrides
 from nlsim.simulation.build import build
 from nlsim.simulation.plan import RecordPlan
-from nlsim.simulation.provenance import DECISIVE, differences, provenance
+from nlsim.simulation.provenance import DECISIVE, RESUMED_WITH, part, provenance, unlike, went_on
 from nlsim.simulation.recording import Frame, Outcome, Progress, Recording, Stand
 from nlsim.simulation.run import loop_of, threads
 from nlsim.simulation.stop import listening
@@ -68,24 +70,24 @@ def resume(
         simulation = build(source)
         plan = simulation.plan
         now = provenance(source, leaves(simulation.state)[0].device)
-        others = differences(attributes, now)
+        others = unlike(attributes, now)
         if others and not force:
             raise RunFileError(
                 "The run would not go on as it began.",
                 where=str(path),
                 given="; ".join(others),
                 allowed=f"the same {', '.join(DECISIVE)}",
-                advice="Resume it where it was begun, or pass --force; the file will say that it was made by both.",
+                advice="Resume it where it was begun, or pass --force; the file will say what made each part.",
             )
         known = _frames_after(data, plan, numbers["frames"], path)
     state = _state(simulation.state, tensors, path)
     stand = Stand(state, numbers["time"], numbers["steps"], numbers["frames"])
     changed: dict[str, Any] = {
-        "scenario_overrides": "\n".join(source.overrides),
+        OVERRIDES: join_overrides(source.overrides),
         "resumed_at": [*np.atleast_1d(attributes.get("resumed_at", [])).tolist(), stand.t],
     }
     if others:
-        changed["resumed_with"] = "; ".join(others)
+        changed[RESUMED_WITH] = [*went_on(attributes), part(stand.t, attributes, now)]
     with (
         threads(source.values.numerics.threads),
         listening() as stop,
@@ -96,7 +98,7 @@ def resume(
 
 
 def _source(data: xr.Dataset, path: Path, until: float | None) -> LoadedScenario:
-    overrides = str(data.attrs.get("scenario_overrides", "")).splitlines()
+    overrides = read_overrides(data.attrs)
     if until is not None:
         if not (math.isfinite(until) and until > 0):
             raise RunFileError("The new end is not a time.", where="--until", given=until, allowed="a positive number")

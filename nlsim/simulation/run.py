@@ -14,6 +14,8 @@ from nlsim.errors import RunFileError
 from nlsim.integrate.loop import Loop
 from nlsim.record import RunWriter
 from nlsim.scenario.load import LoadedScenario
+from nlsim.scenario.overrides import ATTRIBUTE as OVERRIDES
+from nlsim.scenario.overrides import join_overrides
 from nlsim.simulation.build import Simulation, build
 from nlsim.simulation.provenance import provenance
 from nlsim.simulation.recording import Outcome, Progress, Recording, Stand
@@ -81,7 +83,7 @@ def _recorder(simulation: Simulation, path: Path, *, force: bool) -> RunWriter:
     attributes = {
         "title": source.values.title or source.name,
         "scenario": source.text,
-        "scenario_overrides": "\n".join(source.overrides),
+        OVERRIDES: join_overrides(source.overrides),
         **provenance(source, device),
     }
     beginning = Stand(simulation.state, 0.0, 0, 0).checkpoint(0.0)

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from nlsim.errors import RunFileError
 from nlsim.record import ChannelSpec, RunWriter, open_run
 from nlsim.record.definition import begin
 from nlsim.record.lazy import guarded
+from nlsim.record.lock import is_claimed
 
 # writes frames i = 0, 1, …, where everything is a function of i, until told to stop
 WRITER = """
@@ -281,3 +283,25 @@ def test_a_reader_does_not_stop_a_run_that_begins(tmp_path: Path, monkeypatch: p
             writer.close("reached_end")
     with open_run(path) as dataset:
         assert (dataset.attrs["state"], dataset.a.values.tolist()) == ("complete", [1.0])
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_a_file_that_vanishes_between_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+    """It is taken away just before the reader asks, for the first or second time, whether somebody writes it."""
+    path = tmp_path / "run.nc"
+    with RunWriter(path, [ChannelSpec("a")], {}) as writer:
+        writer.append(0.0, {"a": np.float64(1.0)})
+        writer.close("reached_end")
+    asked = 0
+
+    def vanish(at: Path) -> bool | None:
+        nonlocal asked
+        if asked == looks:
+            path.unlink()
+        asked += 1
+        return is_claimed(at)
+
+    monkeypatch.setattr("nlsim.record.trajectory.is_claimed", vanish)
+    with pytest.raises(RunFileError, match="There is no such run file"):
+        open_run(path)
+    assert asked == looks + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,7 +82,7 @@ def test_plots_of_several_runs_and_of_chosen_channels(nlsim: Run, tmp_path: Path
         (["runs"], "runs/runs.png"),
         (["runs/0.nc", "runs/1.nc", "-o", "both.png"], "both.png"),
         (["runs/0.nc", "--spectrum", "loss", "-o", "spectrum.png"], "spectrum.png"),
-        (["runs/0.nc", "--phase", "activity/1", "costate/1", "-o", "phase.png"], "phase.png"),
+        (["runs/0.nc", "--phase", "activity/1[0,0]", "costate/1[0,0]", "-o", "phase.png"], "phase.png"),
     ):
         drawn = nlsim("plot", *words)
         assert drawn.returncode == 0, drawn.stderr
@@ -273,6 +274,34 @@ def test_mistake_of_the_caller_is_2_on_one_screen_and_leaves_nothing(case: str, 
         assert words in ran.stderr
     assert written(tmp_path) == ["bad.toml", "broken.toml", "there.nc"]
     assert (tmp_path / "there.nc").read_text() == "mine"
+
+
+def test_a_run_that_was_stopped_says_how_to_go_on(nlsim: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nlsim.simulation.stop import Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stop, "reason", "Ctrl-C")
+        stopped = nlsim("run", "hamiltonian/digits", *SHORT, "--out", "my run.nc")
+    assert stopped.returncode == 1
+    assert "interrupted (Ctrl-C" in stopped.stdout
+    (said,) = [line for line in stopped.stdout.splitlines() if "to go on" in line]
+    command = shlex.split(said.partition("to go on")[2])
+    assert command == ["nlsim", "resume", "my run.nc"]
+    resumed = nlsim(*command[1:])
+    assert resumed.returncode == 0, resumed.stderr
+    assert "to go on" not in resumed.stdout
+
+
+def test_watching_a_channel_that_is_not_there(nlsim: Run) -> None:
+    assert nlsim("run", "hamiltonian/digits", *SHORT, "--out", "a.nc").returncode == 0
+    ran = nlsim("watch", "a.nc", "--channel", "nope*", "--channel", "los")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    for words in ("No channel of the run has such a name", "given:   nope*, los", "gradient_error"):
+        assert words in ran.stderr
+    assert "Did you mean 'loss'?" in nlsim("watch", "a.nc", "--channel", "los").stderr
+    ran = nlsim("watch", "a.nc", "--channel", "nope*", "--channel", "los?")
+    assert ran.returncode == 0, "one that matches is enough"
+    assert "loss " in ran.stdout
 
 
 def test_data_set_whose_package_is_missing(nlsim: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,8 +132,9 @@ def test_a_forced_file_stays_when_its_successor_cannot_be_made(
 ) -> None:
     (tmp_path / "a.nc").write_text("mine")
 
-    def refuse(*_: object) -> None:
-        raise OSError("The disk is full.")
+    def refuse(*_: object, is_filled: bool) -> None:
+        if is_filled:  # and not already when the file is weighed
+            raise OSError("The disk is full.")
 
     monkeypatch.setattr("nlsim.record.definition.define_checkpoint", refuse)
     with pytest.raises(RunFileError, match="full"):
