@@ -385,19 +385,19 @@ class TestRefusals:
             assert "is " in data.attrs["resumed_with"]
 
     def test_every_part_counts_and_is_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def on(revision: str, *, force: bool, until: float | None) -> str:
+        def on(code: str, *, force: bool, until: float | None) -> str:
             with monkeypatch.context() as patch:
-                patch.setattr("nlsim.simulation.provenance.revision", lambda: revision)
+                patch.setattr("nlsim.simulation.provenance.code", lambda: code)
                 return resume(path, force=force, until=until).ending
 
         path = tmp_path / "run.nc"
-        monkeypatch.setattr("nlsim.simulation.provenance.revision", lambda: "a")
+        monkeypatch.setattr("nlsim.simulation.provenance.code", lambda: "a")
         run(scenario(SYSTEM["heavy_ball"], "heun", until=0.3), path)
         assert on("a", force=False, until=0.6) == "reached_end"
         assert on("b", force=True, until=0.9) == "reached_end"
-        with pytest.raises(RunFileError, match=r"given:   it went on from t = 0\.6\d*: git_revision was a, is b\n"):
+        with pytest.raises(RunFileError, match=r"given:   it went on from t = 0\.6\d*: code was a, is b\n"):
             on("a", force=False, until=1.2)  # where it began: the file is of both
-        with pytest.raises(RunFileError, match=r"given:   git_revision was a, is b\n"):
+        with pytest.raises(RunFileError, match=r"given:   code was a, is b\n"):
             on("b", force=False, until=1.2)
         assert on("a", force=True, until=1.2) == "reached_end"
         with pytest.raises(RunFileError, match=r"was a, is c; it went on .* was a, is b; it went on .*: as it began\n"):
@@ -405,14 +405,14 @@ class TestRefusals:
         assert on("c", force=True, until=1.5) == "reached_end"
         with nlsim.open_run(path) as data:
             kept = [each.partition(": ")[2] for each in data.attrs["resumed_with"]]
-            assert kept == ["git_revision was a, is b", "as it began", "git_revision was a, is c"]
+            assert kept == ["code was a, is b", "as it began", "code was a, is c"]
             assert np.allclose(data.attrs["resumed_at"], [0.3, 0.6, 0.9, 1.2])
 
     def test_an_older_file_says_it_without_a_time(self) -> None:
-        begun = {"git_revision": "a", "resumed_with": "git_revision was a, is b"}
-        assert unlike(begun, {"git_revision": "a"}) == ["it went on with git_revision was a, is b"]
-        assert unlike(begun, {"git_revision": "b"}) == ["git_revision was a, is b"]
-        assert unlike({"git_revision": "a"}, {"git_revision": "a"}) == []
+        begun = {"code": "a", "resumed_with": "code was a, is b"}
+        assert unlike(begun, {"code": "a"}) == ["it went on with code was a, is b"]
+        assert unlike(begun, {"code": "b"}) == ["code was a, is b"]
+        assert unlike({"code": "a"}, {"code": "a"}) == []
 
     def test_another_processor(self, stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "Z80")
