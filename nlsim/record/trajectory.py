@@ -154,7 +154,8 @@ def _open_dataset(path: Path, *, was_claimed: bool | None) -> xr.Dataset:
     manner = _manner(path)
     with ExitStack() as closing:
         source: Any = closing.enter_context(Screened(path)) if manner is _Manner.LEFT else path
-        options: dict[str, Any] = {} if manner is _Manner.LEFT else {"swmr": manner is _Manner.LIVE, "locking": False}
+        # a process opens a file with one way of locking only: the writer's where it lives, else that of other readers
+        options = {"swmr": True, "locking": False} if manner is _Manner.LIVE else None
         dataset = closing.enter_context(
             xr.open_dataset(source, engine="h5netcdf", decode_times=False, decode_timedelta=False, driver_kwds=options)
         )

@@ -95,7 +95,9 @@ def scenario_of(system: str) -> LoadedScenario:
     if system in RESPONDERS:
         overrides = [f'system={{name = "{system}", {RESPONSES[system]}}}', 'record.channels=["observed_fraction"]']
         if system == "masked_energy":  # nudged, it has one channel more
-            overrides.append('signal={name="samples", dataset="wine", batch=6, interval=40.0}')
+            overrides.append(
+                'signal={name="samples", dataset="wine", batch=6, interval=40.0, centred=true, scaled=true}'
+            )
             overrides.append('mask={name="random", rate=0.5, interval=40.0}')
         return load_scenario("masked/blackout", overrides=overrides)
     text = shipped_scenarios()["hamiltonian/digits"].read_text(encoding="utf-8")

@@ -230,7 +230,7 @@ def test_the_page_shows_the_figures_and_the_numbers_of_these_runs(tmp_path: Path
     assert (
         set(re.findall(r"_static/masked/([\w.]+)", page))
         == drawn
-        == {"blackout.png", "comparison.png", "failing_sensors.png", "unknown.png"}
+        == {"blackout.png", "comparison.png", "failing_sensors.png", "unknown.png", "weather.png"}
     )
     assert all((DOCS / "_static" / "masked" / each).stat().st_size < 200_000 for each in drawn)
     forget, hold = (run(tmp_path, "masked/blackout", f"system.outage={each}") for each in ("forget", "hold"))

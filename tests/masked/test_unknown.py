@@ -1,4 +1,4 @@
-"""The learned representation of the unknown: what the page says of it, computed by the figure's own tool and ours."""
+"""What the page says of the learned unknown and of silent sensors, computed by the figures' own tool."""
 
 from __future__ import annotations
 
@@ -74,3 +74,16 @@ def test_the_masked_layer_says_the_same(states, tmp_path: Path) -> None:
             mask = torch.from_numpy(MissingEntries(fraction).observed(inputs, seed=1))
             # products of float32 weights in double: a few roundings of sums of 14 numbers of a few
             np.testing.assert_allclose(torch.tanh(layer(torch.from_numpy(inputs), mask)), expected, atol=1e-13)
+
+
+def test_the_page_prints_how_far_off_silent_sensors_are(tool) -> None:
+    page = " ".join((ROOT / "docs" / "explanation" / "masked.md").read_text(encoding="utf-8").split())
+    truth, guess, centre = tool.readings()
+    temperature, dew_point, all_three = (tool.misses(truth, guess, centre, title) for title in tool.SILENT)
+    assert f"to {temperature['neumiss']:.2f} °F (root mean square; the mean" in page
+    assert (
+        f"off by {temperature['mean']:.1f}, the last reading before the outage by {temperature['last reading']:.2f}"
+        in page
+    )
+    assert f"its dew point to {dew_point['neumiss']:.2f} °F" in page
+    assert f"to {all_three['neumiss']:.2f} °F, and the last reading ({all_three['last reading']:.2f})" in page

@@ -186,32 +186,45 @@ def unknown() -> None:
     figure.savefig(FOLDER / "unknown.png", dpi=110)
 
 
-def weather() -> None:
-    """Draw what neumiss infers of silent sensors, and print how far off it is, in the units of the sensors."""
+SILENT = {
+    "temperature at JFK, silent for 48 h": ([1], slice(100, 148)),
+    "dew point at JFK, silent for 48 h": ([4], slice(100, 148)),
+    "three thermometers out for 24 h": ([0, 1, 2], slice(200, 224)),
+}
+"""What is silent -> which sensors, and the hours."""
+
+
+def readings() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what the sensors said or would have said over 400 hours, what neumiss says, and the training means."""
     values = load_series("weather").values
     centre, spread = np.nanmean(values[:4000], 0), np.nanstd(values[:4000], 0)
     data = run("masked/weather")
     guess = data["completed"].values[1:, 0] * spread + centre  # frame k shows the hour that ends there
-    truth = values[4000:4400]
-    for title, columns, out in (
-        ("temperature at JFK, silent for 48 h", [1], slice(100, 148)),
-        ("dew point at JFK, silent for 48 h", [4], slice(100, 148)),
-        ("three thermometers out for 24 h", [0, 1, 2], slice(200, 224)),
-    ):
-        assert not np.isnan(truth[out.start - 1, columns]).any()
-        found = {"neumiss": guess[out, columns], "mean": centre[columns], "last reading": truth[out.start - 1, columns]}
-        off = {name: np.sqrt(np.nanmean((each - truth[out, columns]) ** 2)) for name, each in found.items()}
+    return values[4000:4400], guess, centre
+
+
+def misses(truth: np.ndarray, guess: np.ndarray, centre: np.ndarray, title: str) -> dict[str, float]:
+    """Return how far off each way to guess a silent sensor is, root mean square [°F]."""
+    columns, out = SILENT[title]
+    assert not np.isnan(truth[out.start - 1, columns]).any()
+    found = {"neumiss": guess[out, columns], "mean": centre[columns], "last reading": truth[out.start - 1, columns]}
+    return {name: float(np.sqrt(np.nanmean((each - truth[out, columns]) ** 2))) for name, each in found.items()}
+
+
+def weather() -> None:
+    """Draw what neumiss infers of silent sensors, and print how far off it is, in the units of the sensors."""
+    truth, guess, centre = readings()
+    for title in SILENT:
+        off = misses(truth, guess, centre, title)
         print(f"{title}: " + ", ".join(f"{name} {each:.3g}" for name, each in off.items()) + " °F (root mean square)")
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.add_subplot()
     hours = np.arange(400) + 0.5
     axes.plot(hours, truth[:, 1], color=GREY, lw=1.2, label="what JFK would have said")
-    dark = data["observed_fraction"].values[1:, 0] < 1
     silent = np.zeros(400, bool)
     for begin, end in ((100, 148), (200, 224), (300, 312)):
         silent[begin:end] = True
         axes.axvspan(begin, end, color=GREY, alpha=0.12, lw=0)
-    assert dark[silent].all()
     axes.plot(hours, np.where(silent, guess[:, 1], np.nan), color=RED, lw=1.5, label="inferred while it is silent")
     axes.set(xlabel="time [h]", ylabel="temperature at JFK [°F]", xlim=(0, 400))
     axes.legend(frameon=False, fontsize=8, loc="lower left")
