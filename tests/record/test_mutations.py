@@ -14,7 +14,7 @@ from support import mutating
 FINE = {"refused", "read as it was", "read, with the checkpoint before", "read, other values", "read, other texts"}
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(2500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(2500, marks=pytest.mark.slow)])
 def test_damaged_files(tmp_path: Path, count: int):
     command = [sys.executable, mutating.__file__, str(tmp_path), str(count), "20240"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -26,7 +26,7 @@ def kill(folder: Path, kills: int, seed: int) -> list[killing.Count]:
 
 
 @pytest.mark.parametrize(
-    ("kills", "least"), [pytest.param(12, 12, id="12"), pytest.param(210, 200, id="210", marks=pytest.mark.slow)]
+    ("kills", "least"), [pytest.param(6, 6, id="6"), pytest.param(210, 200, id="210", marks=pytest.mark.slow)]
 )
 def test_kills_at_random_moments(tmp_path: Path, kills: int, least: int) -> None:
     counts = kill(tmp_path, kills, seed=20240)
