@@ -52,11 +52,11 @@ CASES = (
     ("loss", "[64, 32, 10]", 32, 4000, '"loss"', ""),
     ("norms and means", "[64, 32, 10]", 32, 4000, NORMS, ""),
     ("all weights", "[64, 32, 10]", 32, 4000, WEIGHTS, ""),
-    ("all weights, not packed", "[64, 32, 10]", 32, 4000, WEIGHTS, "compression = 0"),
+    ("all weights, packed", "[64, 32, 10]", 32, 4000, WEIGHTS, "compression = 1"),
     ("loss", "[64, 512, 512, 10]", 64, 400, '"loss"', ""),
     ("norms and means", "[64, 512, 512, 10]", 64, 400, NORMS, ""),
     ("all weights", "[64, 512, 512, 10]", 64, 400, WEIGHTS, ""),
-    ("all weights, not packed", "[64, 512, 512, 10]", 64, 400, WEIGHTS, "compression = 0"),
+    ("all weights, packed", "[64, 512, 512, 10]", 64, 400, WEIGHTS, "compression = 1"),
 )
 LENGTHS = (1000, 4000, 16000)
 
