@@ -67,10 +67,10 @@ def _scenarios() -> Iterator[tuple[str, str]]:
 
 def _datasets() -> Iterator[tuple[str, str]]:
     from nlsim.data.catalogue import DATASETS
-    from nlsim.data.series import SERIES, SeriesSource
-    from nlsim.data.source import DataSource
+    from nlsim.data.series import SERIES, TimeSeries
+    from nlsim.data.source import DataSource, LabelledData
 
-    known: list[DataSource | SeriesSource] = [*DATASETS.values(), *SERIES.values()]
+    known: list[DataSource[LabelledData] | DataSource[TimeSeries]] = [*DATASETS.values(), *SERIES.values()]
     for each in known:
         yield each.name, each.summary + ("" if each.is_installed else f" (needs {each.package})")
 

